@@ -1,0 +1,1 @@
+"""Trimtab core: the pure rules. No I/O, no clock, no environment; everything comes in as arguments."""

@@ -1,0 +1,1 @@
+"""The operator: observe, plan, guard, render, apply, report. Only this package talks to a cluster."""

@@ -1,0 +1,1 @@
+"""The simulators: discrete events for the planner, and a vLLM-shaped HTTP server for everything else."""
