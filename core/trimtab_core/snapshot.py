@@ -1,0 +1,196 @@
+"""The snapshot: everything that one planning decision may see, frozen at one moment.
+
+The operator, local mode and the simulator all build it with the functions of ``observation.py``; the
+optimiser, the guards and the diff read nothing else. Keys: a tier or policy is named
+``namespace/name``; a variant is named within its tier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from trimtab_core.api import v1alpha1
+from trimtab_core.signals import Missing, Signal
+
+TierKey = str
+PolicyKey = str
+ClassName = str
+Weights = Mapping[ClassName, Mapping[TierKey, float]]
+"""For each class, the share of its requests that each tier gets; shares of a class sum to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one replica-hour costs, with its provenance.
+
+    Attributes:
+        usd_per_hour: USD per replica-hour, above 0.
+        source: who says so, such as ``spec`` or ``catalog aws us-east-1``.
+        as_of: date of the price, ISO 8601, or an empty text when the user fixed it.
+    """
+
+    usd_per_hour: float
+    source: str
+    as_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRates:
+    """USD per token of an external API."""
+
+    input_usd_per_token: float
+    output_usd_per_token: float
+    cached_input_usd_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityProfile:
+    """What one replica can carry: inter-token latency a + b·n with n running sequences.
+
+    Source of the linear law: 420 fitted cells of measured GPUs, median R² 0.99
+    (ai-dynamo/aiconfigurator silicon sample).
+    """
+
+    itl_base_seconds: float
+    itl_per_sequence_seconds: float
+    prefill_tokens_per_second: float
+    kv_tokens: int
+    max_sequences: int
+    startup_seconds: float
+
+
+class ReplicaPhase(StrEnum):
+    """Where a replica is in its life."""
+
+    PENDING = "Pending"
+    READY = "Ready"
+    DRAINING = "Draining"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running engine as seen from outside.
+
+    Attributes:
+        name: pod or process name.
+        phase: READY counts as capacity, PENDING only until its deadline.
+        created_at: epoch seconds.
+        address: ``host:port``, or an empty text while there is none.
+        running, waiting: requests in the engine.
+        kv_usage: share of the KV cache in use, 0 to 1.
+    """
+
+    name: str
+    phase: ReplicaPhase
+    created_at: float
+    address: str = ""
+    running: Signal = Missing("not scraped")
+    waiting: Signal = Missing("not scraped")
+    kv_usage: Signal = Missing("not scraped")
+
+
+@dataclass(frozen=True, slots=True)
+class VariantMemory:
+    """What the loop must remember of a variant between two cycles; kept in status.
+
+    All times are epoch seconds; None means never or not now.
+    """
+
+    fewer_since: float | None = None
+    last_scaled_at: float | None = None
+    blocked_until: float | None = None
+    override_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantState:
+    """One variant of a tier now.
+
+    Attributes:
+        desired: replicas that the cluster was last told to run.
+        price: None when no price could be resolved: such a variant is never scaled up.
+        profile: learned, given or prior; None when nothing is known.
+        external_scaler: name of another writer on the replica count, such as an HPA we did not make.
+    """
+
+    spec: v1alpha1.Variant
+    desired: int
+    replicas: tuple[Replica, ...]
+    price: Price | None
+    profile: CapacityProfile | None
+    memory: VariantMemory = VariantMemory()
+    external_scaler: str = ""
+
+    @property
+    def name(self) -> str:
+        """The variant's name within its tier."""
+        return self.spec.name
+
+    def count(self, phase: ReplicaPhase) -> int:
+        """Number of replicas in one phase."""
+        return sum(1 for replica in self.replicas if replica.phase is phase)
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """One tier now. ``token_rates`` is set for external tiers, which have no variants."""
+
+    key: TierKey
+    spec: v1alpha1.InferenceTierSpec
+    variants: tuple[VariantState, ...]
+    token_rates: TokenRates | None = None
+    slo_attainment: Signal = Missing("not measured")
+
+    def variant(self, name: str) -> VariantState:
+        """The variant of that name. Raises KeyError."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTraffic:
+    """Measured demand of one class of one policy, over the observer's window.
+
+    Attributes:
+        arrivals_per_second: requests offered, completed or not, before the cache.
+        input_tokens, output_tokens: means per request.
+        cache_hit_ratio: share of arrivals answered from the cache.
+        burstiness: squared coefficient of variation of inter-arrival times; 1 is Poisson.
+        history: (epoch seconds, arrivals per second) of past cycles, oldest first, for the forecast.
+    """
+
+    arrivals_per_second: Signal
+    input_tokens: Signal
+    output_tokens: Signal
+    cache_hit_ratio: Signal = Missing("no cache")
+    burstiness: Signal = Missing("not measured")
+    history: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """One policy now: its spec, its tiers in spec order, its measured traffic and the weights in force."""
+
+    key: PolicyKey
+    spec: v1alpha1.RoutingPolicySpec
+    tiers: tuple[TierKey, ...]
+    traffic: Mapping[ClassName, ClassTraffic]
+    weights: Weights
+    spent_usd_month_to_date: Signal = Missing("not measured")
+    slo_attainment: Signal = Missing("not measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The world at ``now`` (epoch seconds), as leader ``epoch`` sees it."""
+
+    now: float
+    epoch: int
+    tiers: Mapping[TierKey, TierState]
+    policies: Mapping[PolicyKey, PolicyState]
+    caches: Mapping[str, v1alpha1.CachePolicySpec] = field(default_factory=dict)
