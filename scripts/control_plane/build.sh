@@ -8,8 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 version_of() { awk -v module="$2" '$1 == module && $2 ~ /^v[0-9]/ {print $2; exit}' "$here/$1/go.mod"; }
 kubernetes=$(version_of kubernetes k8s.io/kubernetes)
 etcd=$(version_of etcd go.etcd.io/etcd/server/v3)
-# The recipe is part of the key, so that a changed dependency or flag never meets an old binary.
-recipe=$(cat "$here"/{kubernetes,etcd}/go.{mod,sum} "$here/build.sh" | sha256sum | cut -c1-8)
+# The locked dependencies are part of the key, so that a changed one never meets an old binary.
+recipe=$(cat "$here"/{kubernetes,etcd}/go.{mod,sum} | sha256sum | cut -c1-8)
 cache=${TRIMTAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/trimtab}
 target=$cache/control-plane/$kubernetes-etcd-$etcd-$recipe
 case ${1:-} in
