@@ -6,16 +6,16 @@ Objects are frozen and refuse unknown fields: a typing mistake is found where it
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from trimtab_core import units
 
-GROUP = "inference.trimtab.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+GROUP: Final = "inference.trimtab.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = "inference.trimtab.dev/v1alpha1"
 
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
@@ -25,9 +25,22 @@ Decimal = Annotated[str, Field(pattern=units.DECIMAL_PATTERN, max_length=22, exa
 """A non-negative decimal as text; ``units.decimal_number`` reads it."""
 Ratio = Annotated[str, Field(pattern=units.RATIO_PATTERN, max_length=11, examples=["0.99"])]
 """A decimal from 0 to 1 as text; ``units.ratio`` reads it."""
+RFC3339 = Annotated[str, Field(max_length=40, examples=["2026-08-01T12:00:00Z"])]
+"""A moment as text."""
 Name = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, min_length=1, max_length=40)]
 """A name that becomes part of Kubernetes object names and metric labels."""
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\"\\]+$")]
+"""A model name as OpenAI clients send it."""
+LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=32)]
+"""A few label names and their values."""
+
+AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+"""For ``Field(json_schema_extra=…)``: the list holds every value once; the API server refuses a second."""
+
+
+def keyed_by(key: str) -> dict[str, Any]:
+    """For ``Field(json_schema_extra=…)``: the items are told apart by that key, which must be unique."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 class ApiModel(BaseModel):
@@ -51,13 +64,13 @@ class OpenModel(ApiModel):
 class ObjectMeta(OpenModel):
     """The parts of Kubernetes' ObjectMeta that Trimtab reads; the rest is kept as it came."""
 
-    name: str
-    namespace: str = "default"
-    uid: str | None = None
-    generation: int | None = None
-    resource_version: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    name: str = Field(description="Name, unique among objects of this kind in the namespace.")
+    namespace: str = Field("default", description="Namespace of the object.")
+    uid: str | None = Field(None, description="Identity given by the API server.")
+    generation: int | None = Field(None, description="Counts the changes of the spec.")
+    resource_version: str | None = Field(None, description="Counts all changes; opaque.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels of the object.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the object.")
 
 
 class LocalRef(ApiModel):
@@ -99,24 +112,28 @@ class ConditionStatus(StrEnum):
 class Condition(ApiModel):
     """A Kubernetes condition; the reason is one of the fixed words in ``conditions.py``."""
 
-    type: Annotated[str, Field(max_length=64)]
-    status: ConditionStatus
-    reason: Annotated[str, Field(max_length=64)]
-    message: Annotated[str, Field(max_length=4096)] = ""
-    last_transition_time: Annotated[str, Field(max_length=32)]
-    observed_generation: int | None = None
+    type: Annotated[str, Field(max_length=64)] = Field(description="What the condition is about, such as Ready.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="One word that says why.")
+    message: Annotated[str, Field(max_length=4096)] = Field("", description="The same for people, with the fix.")
+    last_transition_time: RFC3339 = Field(description="When the status last changed, RFC 3339.")
+    observed_generation: int | None = Field(None, description="Generation of the spec that was judged.")
+
+
+Conditions = Annotated[list[Condition], Field(max_length=16, json_schema_extra=keyed_by("type"))]
+"""The conditions of one object."""
 
 
 class DecisionRecord(ApiModel):
     """One decision of the control loop as status shows it; see ``planning.plan.Decision``."""
 
-    time: Annotated[str, Field(max_length=32)] = Field(description="When it was taken, RFC 3339.")
+    time: RFC3339 = Field(description="When it was taken, RFC 3339.")
     action: Annotated[str, Field(max_length=200)] = Field(description="What was done, such as 'l4-spot 2 → 3'.")
     reasons: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=16)] = Field(
         default_factory=list, description="Why, the decisive reason first."
     )
-    cost_before_usd_per_hour: Decimal | None = None
-    cost_after_usd_per_hour: Decimal | None = None
+    cost_before_usd_per_hour: Decimal | None = Field(None, description="What the fleet cost before, USD per hour.")
+    cost_after_usd_per_hour: Decimal | None = Field(None, description="What it costs after, USD per hour.")
     binding_constraint: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="The constraint that kept the plan from being cheaper."
     )

@@ -50,7 +50,7 @@ class ServedModel(fields.ApiModel):
 class EnvVar(fields.OpenModel):
     """One environment variable of the engine, as in a Pod."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
+    name: Annotated[str, Field(min_length=1, max_length=128)] = Field(description="Name of the variable.")
 
 
 class Engine(fields.ApiModel):
@@ -62,8 +62,12 @@ class Engine(fields.ApiModel):
     args: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=64)] = Field(
         default_factory=list, description="Arguments after those that Trimtab renders."
     )
-    env: Annotated[list[EnvVar], Field(max_length=64)] = Field(default_factory=list)
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    env: Annotated[list[EnvVar], Field(max_length=64)] = Field(
+        default_factory=list,
+        description="Environment variables of the engine, as in a Pod.",
+        json_schema_extra=fields.keyed_by("name"),
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="Port on which the engine serves HTTP.")
     pod_template: dict[str, Any] | None = Field(
         None, description="Patch merged over the rendered pod template (metadata and spec of a PodTemplateSpec)."
     )
@@ -75,7 +79,7 @@ class Accelerator(fields.ApiModel):
     type: Annotated[str, Field(min_length=1, max_length=40)] = Field(
         description="Name in the accelerator catalogue, such as L4, A100-80 or H100."
     )
-    count: Annotated[int, Field(ge=1, le=16)] = 1
+    count: Annotated[int, Field(ge=1, le=16)] = Field(1, description="Accelerators that one replica uses together.")
 
 
 class HourlyPrice(fields.ApiModel):
@@ -87,8 +91,8 @@ class HourlyPrice(fields.ApiModel):
 class ReplicaBounds(fields.ApiModel):
     """The limits of the replica count."""
 
-    min: Annotated[int, Field(ge=0, le=1000)] = 0
-    max: Annotated[int, Field(ge=0, le=1000)] = 10
+    min: Annotated[int, Field(ge=0, le=1000)] = Field(0, description="Replicas that always run.")
+    max: Annotated[int, Field(ge=0, le=1000)] = Field(10, description="Replicas that may run; 0 switches it off.")
 
 
 class Profile(fields.ApiModel):
@@ -99,8 +103,12 @@ class Profile(fields.ApiModel):
 
     itl_base: fields.Duration | None = Field(None, description="Inter-token latency of a lone sequence.")
     itl_per_sequence: fields.Duration | None = Field(None, description="Added by each running sequence.")
-    prefill_tokens_per_second: Annotated[int, Field(ge=1)] | None = None
-    kv_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="Tokens that fit in the KV cache.")
+    prefill_tokens_per_second: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        None, description="Input tokens read per second while nothing else runs."
+    )
+    kv_tokens: Annotated[int, Field(ge=1, le=10_000_000_000)] | None = Field(
+        None, description="Tokens that fit in the KV cache."
+    )
     max_sequences: Annotated[int, Field(ge=1, le=65536)] | None = Field(None, description="vLLM's --max-num-seqs.")
     startup: fields.Duration | None = Field(None, description="From pod creation to the first answer.")
 
@@ -108,35 +116,48 @@ class Profile(fields.ApiModel):
 class Variant(fields.ApiModel):
     """One way to serve the tier: hardware, purchase model, quantisation."""
 
-    name: fields.Name
-    accelerator: Accelerator
-    capacity_type: CapacityType = CapacityType.ON_DEMAND
-    quantization: Annotated[str, Field(max_length=40)] | None = None
+    name: fields.Name = Field(description="Name within the tier; part of the Deployment's name.")
+    accelerator: Accelerator = Field(description="The hardware of one replica.")
+    capacity_type: CapacityType = Field(CapacityType.ON_DEMAND, description="How the hardware is bought.")
+    quantization: Annotated[str, Field(min_length=1, max_length=40)] | None = Field(
+        None,
+        description="The engine's --quantization argument, such as fp8 or awq; absent means the weights' own type.",
+    )
     price: HourlyPrice | None = Field(None, description="Fixes the price; otherwise it is resolved and dated.")
-    replicas: ReplicaBounds = ReplicaBounds()
+    replicas: ReplicaBounds = Field(ReplicaBounds(), description="Limits of the replica count.")
     args: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=64)] = Field(
         default_factory=list, description="Engine arguments of this variant alone."
     )
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: Annotated[list[dict[str, Any]], Field(max_length=32)] = Field(default_factory=list)
-    profile: Profile | None = None
+    node_selector: fields.LabelMap = Field(
+        default_factory=dict, description="Labels of the Nodes that may run it, besides those of the accelerator."
+    )
+    tolerations: Annotated[list[dict[str, Any]], Field(max_length=32)] = Field(
+        default_factory=list, description="Taints of Nodes that it accepts, as in a Pod."
+    )
+    profile: Profile | None = Field(None, description="What one replica can carry, as far as it is known.")
 
 
 class TokenPrice(fields.ApiModel):
     """The list price of an external API."""
 
-    input_usd_per_million_tokens: fields.Decimal
-    output_usd_per_million_tokens: fields.Decimal
-    cached_input_usd_per_million_tokens: fields.Decimal | None = None
+    input_usd_per_million_tokens: fields.Decimal = Field(description="USD per million input tokens.")
+    output_usd_per_million_tokens: fields.Decimal = Field(description="USD per million output tokens.")
+    cached_input_usd_per_million_tokens: fields.Decimal | None = Field(
+        None, description="USD per million input tokens that the provider had cached; the input price when absent."
+    )
 
 
 class ExternalApi(fields.ApiModel):
     """An OpenAI-compatible provider that serves the tier instead of own replicas."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=500)]
-    api_key_secret_ref: fields.SecretKeyRef | None = None
-    price: TokenPrice
-    max_requests_per_second: Annotated[int, Field(ge=1, le=100000)] = 100
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=500)] = Field(
+        description="Base address, such as https://api.example.com/v1."
+    )
+    api_key_secret_ref: fields.SecretKeyRef | None = Field(None, description="Secret that holds the API key.")
+    price: TokenPrice = Field(description="List price of the provider.")
+    max_requests_per_second: Annotated[int, Field(ge=1, le=100000)] = Field(
+        100, description="Rate limit agreed with the provider."
+    )
 
 
 class ScaleToZero(fields.ApiModel):
@@ -149,9 +170,16 @@ class ScaleToZero(fields.ApiModel):
 class Scaling(fields.ApiModel):
     """How replicas move."""
 
-    management: Management = Management.AUTO
-    actuator: Actuator = Actuator.DIRECT
-    scale_to_zero: ScaleToZero | None = None
+    management: Management = Field(
+        Management.AUTO,
+        description="Auto acts, Approve waits for a yes, Recommend says what it would do, Observe only measures.",
+    )
+    actuator: Actuator = Field(
+        Actuator.DIRECT, description="Direct writes the scale itself; HPA and KEDA are given a metric to follow."
+    )
+    scale_to_zero: ScaleToZero | None = Field(
+        None, description="Lets the tier give back its last replica; it keeps one when absent."
+    )
     scale_down_window: fields.Duration = Field(
         "5m", description="All evidence must agree on fewer replicas for this long before one goes."
     )
@@ -167,59 +195,73 @@ class Drain(fields.ApiModel):
 class InferenceTierSpec(fields.ApiModel):
     """What the user wants of a tier."""
 
-    model: ServedModel
-    slo: fields.LatencySlo = fields.LatencySlo(ttft=fields.Percentile(p95="1s"))
-    engine: Engine = Engine()
-    variants: Annotated[list[Variant], Field(max_length=16)] = Field(default_factory=list)
-    external: ExternalApi | None = None
-    scaling: Scaling = Scaling()
-    drain: Drain = Drain()
+    model: ServedModel = Field(description="The model behind the tier.")
+    slo: fields.LatencySlo = Field(
+        fields.LatencySlo(ttft=fields.Percentile(p95="1s")), description="The latency that the tier must keep."
+    )
+    engine: Engine = Field(Engine(), description="The container that serves the model.")
+    variants: Annotated[list[Variant], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Ways to serve the tier with own replicas.",
+        json_schema_extra=fields.keyed_by("name"),
+    )
+    external: ExternalApi | None = Field(None, description="A provider that serves the tier, instead of variants.")
+    scaling: Scaling = Field(Scaling(), description="How replicas move.")
+    drain: Drain = Field(Drain(), description="How a replica leaves.")
 
 
 class VariantStatus(fields.ApiModel):
     """What is true of one variant now, and what the loop must remember of it."""
 
-    name: str
-    desired: int = 0
-    ready: int = 0
-    pending: int = 0
-    draining: int = 0
+    name: Annotated[str, Field(max_length=40)] = Field(description="Name of the variant.")
+    desired: Annotated[int, Field(ge=0)] = Field(0, description="Replicas asked for.")
+    ready: Annotated[int, Field(ge=0)] = Field(0, description="Replicas that serve.")
+    pending: Annotated[int, Field(ge=0)] = Field(0, description="Replicas that start.")
+    draining: Annotated[int, Field(ge=0)] = Field(0, description="Replicas that finish their requests and go.")
     usd_per_hour: fields.Decimal | None = Field(None, description="Price of one replica-hour in force.")
-    price_source: str | None = None
-    price_as_of: str | None = None
+    price_source: Annotated[str, Field(max_length=200)] | None = Field(None, description="Who says so.")
+    price_as_of: Annotated[str, Field(max_length=40)] | None = Field(None, description="Date of the price, ISO 8601.")
     startup: fields.Duration | None = Field(None, description="Measured time from creation to ready.")
     profile: Profile | None = Field(None, description="Learned profile; may be committed to Git.")
-    fewer_since: str | None = Field(None, description="Since when all evidence asks for fewer replicas.")
-    last_scaled: str | None = None
-    blocked_until: str | None = Field(None, description="No capacity was found; not tried again before.")
-    override_until: str | None = Field(None, description="A manual edit holds until then.")
+    fewer_since: fields.RFC3339 | None = Field(None, description="Since when all evidence asks for fewer replicas.")
+    last_scaled: fields.RFC3339 | None = Field(None, description="When the count was last changed.")
+    blocked_until: fields.RFC3339 | None = Field(None, description="No capacity was found; not tried again before.")
+    override_until: fields.RFC3339 | None = Field(None, description="A manual edit holds until then.")
 
 
 class SignalStatus(fields.ApiModel):
     """One signal as the planner saw it."""
 
-    name: Annotated[str, Field(max_length=128)]
-    state: Literal["Fresh", "Stale", "Missing"]
-    value: Annotated[str, Field(max_length=32)] | None = None
-    age: fields.Duration | None = None
-    reason: Annotated[str, Field(max_length=200)] | None = None
+    name: Annotated[str, Field(max_length=128)] = Field(description="Name of the signal.")
+    state: Literal["Fresh", "Stale", "Missing"] = Field(description="How far it may be trusted.")
+    value: Annotated[str, Field(max_length=32)] | None = Field(None, description="The number; absent when missing.")
+    age: fields.Duration | None = Field(None, description="How old the number is.")
+    reason: Annotated[str, Field(max_length=200)] | None = Field(None, description="Why it is missing.")
 
 
 class InferenceTierStatus(fields.ApiModel):
     """What Trimtab did and saw."""
 
-    observed_generation: int | None = None
+    observed_generation: int | None = Field(None, description="Generation of the spec that is in force.")
     epoch: int | None = Field(None, description="Leader epoch of the last writer.")
-    mode: str | None = None
-    replicas: int | None = None
-    ready_replicas: int | None = None
-    usd_per_hour: fields.Decimal | None = None
-    slo_attainment: fields.Ratio | None = None
-    reason: str | None = Field(None, description="The decisive reason of the last decision.")
-    variants: Annotated[list[VariantStatus], Field(max_length=16)] = Field(default_factory=list)
-    signals: Annotated[list[SignalStatus], Field(max_length=64)] = Field(default_factory=list)
-    decisions: Annotated[list[fields.DecisionRecord], Field(max_length=20)] = Field(default_factory=list)
-    conditions: Annotated[list[fields.Condition], Field(max_length=16)] = Field(default_factory=list)
+    mode: Annotated[str, Field(max_length=40)] | None = Field(None, description="How the tier is managed now.")
+    replicas: Annotated[int, Field(ge=0)] | None = Field(None, description="Replicas asked for, over all variants.")
+    ready_replicas: Annotated[int, Field(ge=0)] | None = Field(None, description="Replicas that serve.")
+    usd_per_hour: fields.Decimal | None = Field(None, description="What the tier costs now, USD per hour.")
+    slo_attainment: fields.Ratio | None = Field(None, description="Share of recent requests that met the SLO.")
+    reason: Annotated[str, Field(max_length=500)] | None = Field(
+        None, description="The decisive reason of the last decision."
+    )
+    variants: Annotated[list[VariantStatus], Field(max_length=16)] = Field(
+        default_factory=list, description="What is true of each variant.", json_schema_extra=fields.keyed_by("name")
+    )
+    signals: Annotated[list[SignalStatus], Field(max_length=64)] = Field(
+        default_factory=list, description="The measurements in use.", json_schema_extra=fields.keyed_by("name")
+    )
+    decisions: Annotated[list[fields.DecisionRecord], Field(max_length=20)] = Field(
+        default_factory=list, description="The last decisions, newest last."
+    )
+    conditions: fields.Conditions = Field(default_factory=list, description="What is true of the tier now.")
 
 
 class InferenceTier(fields.ApiModel):
@@ -228,5 +270,5 @@ class InferenceTier(fields.ApiModel):
     api_version: Literal["inference.trimtab.dev/v1alpha1"] = fields.API_VERSION
     kind: Literal["InferenceTier"] = "InferenceTier"
     metadata: fields.ObjectMeta
-    spec: InferenceTierSpec
-    status: InferenceTierStatus = InferenceTierStatus()
+    spec: InferenceTierSpec = Field(description="What the user wants of the tier.")
+    status: InferenceTierStatus = Field(InferenceTierStatus(), description="What is true; written by Trimtab.")

@@ -35,8 +35,8 @@ class RouterMode(StrEnum):
 class ComplexityRange(fields.ApiModel):
     """A range of the complexity score: ``min <= score < max``."""
 
-    min: fields.Ratio = "0"
-    max: fields.Ratio = "1"
+    min: fields.Ratio = Field("0", description="Least score that belongs to the range.")
+    max: fields.Ratio = Field("1", description="Score at which the range ends; 1 itself belongs to a range up to 1.")
 
 
 class ClassMatch(fields.ApiModel):
@@ -44,11 +44,15 @@ class ClassMatch(fields.ApiModel):
 
     sensitive: bool | None = Field(None, description="Marked or found to hold personal or secret data.")
     priority: Annotated[str, Field(max_length=40)] | None = Field(None, description="Value of X-Trimtab-Priority.")
-    complexity: ComplexityRange | None = None
+    complexity: ComplexityRange | None = Field(None, description="Range of the complexity score.")
     models: Annotated[list[fields.ModelName], Field(max_length=32)] = Field(
-        default_factory=list, description="Model names that the client may have asked for."
+        default_factory=list,
+        description="Model names that the client may have asked for.",
+        json_schema_extra=fields.AS_SET,
     )
-    tenants: Annotated[list[fields.Name], Field(max_length=64)] = Field(default_factory=list)
+    tenants: Annotated[list[fields.Name], Field(max_length=64)] = Field(
+        default_factory=list, description="Tenants that may have sent it.", json_schema_extra=fields.AS_SET
+    )
     headers: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=8)] = Field(
         default_factory=dict, description="Header values, compared exactly; names in lower case."
     )
@@ -57,14 +61,19 @@ class ClassMatch(fields.ApiModel):
 class RequestClass(fields.ApiModel):
     """A kind of request that the policy tells apart; the first class that matches takes it."""
 
-    name: fields.Name
-    match: ClassMatch = ClassMatch()
+    name: fields.Name = Field(description="Name of the class; a label of its metrics.")
+    match: ClassMatch = Field(ClassMatch(), description="What a request must be to belong to it.")
     allow: Annotated[list[fields.Name], Field(max_length=16)] = Field(
-        default_factory=list, description="Tiers that may serve it; empty means all tiers of the policy."
+        default_factory=list,
+        description="Tiers that may serve it; empty means all tiers of the policy.",
+        json_schema_extra=fields.AS_SET,
     )
     min_quality: fields.Ratio | None = Field(None, description="Least expected quality of this class's answers.")
     slo: fields.LatencySlo | None = Field(None, description="Replaces the policy's SLO for this class.")
-    on_unavailable: OnUnavailable = OnUnavailable.FALLBACK
+    on_unavailable: OnUnavailable = Field(
+        OnUnavailable.FALLBACK,
+        description="When no allowed tier is available: Fallback takes another tier of the policy, Reject refuses.",
+    )
 
 
 class Objective(fields.ApiModel):
@@ -78,19 +87,21 @@ class Objective(fields.ApiModel):
 class Budget(fields.ApiModel):
     """A ceiling on money."""
 
-    usd_per_hour: fields.Decimal | None = None
-    usd_per_month: fields.Decimal | None = None
-    when_exceeded: Annotated[list[WhenExceeded], Field(max_length=3)] = Field(
-        default_factory=lambda: [WhenExceeded.DOWNSHIFT]
+    usd_per_hour: fields.Decimal | None = Field(None, description="Most that the policy's tiers may cost per hour.")
+    usd_per_month: fields.Decimal | None = Field(None, description="Most that they may cost per calendar month.")
+    when_exceeded: Annotated[list[WhenExceeded], Field(min_length=1, max_length=3)] = Field(
+        default_factory=lambda: [WhenExceeded.DOWNSHIFT],
+        description="What degrades, in this order: cheaper tiers, batch only, refuse new requests.",
+        json_schema_extra=fields.AS_SET,
     )
 
 
 class Tenant(fields.ApiModel):
     """One paying party."""
 
-    name: fields.Name
+    name: fields.Name = Field(description="Name of the tenant; a label of its costs.")
     api_key_secret_ref: fields.SecretKeyRef | None = Field(None, description="Secret that holds the tenant's API key.")
-    usd_per_month: fields.Decimal | None = None
+    usd_per_month: fields.Decimal | None = Field(None, description="Most that the tenant may spend per month.")
 
 
 class Tenants(fields.ApiModel):
@@ -101,25 +112,29 @@ class Tenants(fields.ApiModel):
         False,
         description="Take the tenant from X-Trimtab-Tenant: only where a trusted gateway sets it.",
     )
-    known: Annotated[list[Tenant], Field(max_length=256)] = Field(default_factory=list)
+    known: Annotated[list[Tenant], Field(max_length=256)] = Field(
+        default_factory=list,
+        description="Tenants with keys or budgets of their own.",
+        json_schema_extra=fields.keyed_by("name"),
+    )
 
 
 class Resilience(fields.ApiModel):
     """Time limits and retries of the router."""
 
-    connect_timeout: fields.Duration = "2s"
-    first_byte_timeout: fields.Duration = "60s"
+    connect_timeout: fields.Duration = Field("2s", description="Longest wait for a connection to an engine.")
+    first_byte_timeout: fields.Duration = Field("60s", description="Longest wait for the first byte of an answer.")
     idle_timeout: fields.Duration = Field("30s", description="Longest gap between two chunks of a stream.")
-    total_timeout: fields.Duration = "10m"
+    total_timeout: fields.Duration = Field("10m", description="Longest time for one request in all.")
     max_fallbacks: Annotated[int, Field(ge=0, le=5)] = Field(1, description="Further endpoints before the first byte.")
     eject_after: Annotated[int, Field(ge=1, le=100)] = Field(3, description="Failures in a row that eject an endpoint.")
-    eject_for: fields.Duration = "10s"
+    eject_for: fields.Duration = Field("10s", description="How long an ejected endpoint gets no requests.")
 
 
 class Retune(fields.ApiModel):
     """How often and how far weights move."""
 
-    interval: fields.Duration = "15s"
+    interval: fields.Duration = Field("15s", description="Time between two decisions.")
     max_weight_step: fields.Ratio = Field("0.10", description="Largest change of one tier's share in one cycle.")
     probe_share: fields.Ratio = Field("0.01", description="Least share of an allowed, healthy tier that is in use.")
 
@@ -127,17 +142,21 @@ class Retune(fields.ApiModel):
 class RouterReplicas(fields.ApiModel):
     """Bounds of the router Deployment."""
 
-    min: Annotated[int, Field(ge=1, le=100)] = 2
-    max: Annotated[int, Field(ge=1, le=100)] = 10
+    min: Annotated[int, Field(ge=1, le=100)] = Field(2, description="Routers that always run.")
+    max: Annotated[int, Field(ge=1, le=100)] = Field(10, description="Routers that may run.")
 
 
 class Router(fields.ApiModel):
     """The router of this policy."""
 
-    mode: RouterMode = RouterMode.GATEWAY
-    image: Annotated[str, Field(min_length=1, max_length=500)] = "ghcr.io/trimtab/trimtab-router:0.1.0"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    replicas: RouterReplicas = RouterReplicas()
+    mode: RouterMode = Field(
+        RouterMode.GATEWAY, description="Gateway: a Deployment and a Service; Sidecar: injected into pods that ask."
+    )
+    image: Annotated[str, Field(min_length=1, max_length=500)] = Field(
+        "ghcr.io/trimtab/trimtab-router:0.1.0", description="Image of the router."
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(8080, description="Port on which clients call.")
+    replicas: RouterReplicas = Field(RouterReplicas(), description="Bounds of the router Deployment.")
     resources: dict[str, Any] | None = Field(None, description="Resources of the router container, as in a Pod.")
     pod_template: dict[str, Any] | None = Field(None, description="Patch merged over the rendered pod template.")
 
@@ -146,56 +165,80 @@ class RoutingPolicySpec(fields.ApiModel):
     """What the user wants of routing."""
 
     models: Annotated[list[fields.ModelName], Field(min_length=1, max_length=32)] = Field(
-        default_factory=lambda: ["auto"], description="Model names that clients send and this policy answers."
+        default_factory=lambda: ["auto"],
+        description="Model names that clients send and this policy answers.",
+        json_schema_extra=fields.AS_SET,
     )
-    tiers: Annotated[list[fields.LocalRef], Field(min_length=1, max_length=16)]
+    tiers: Annotated[list[fields.LocalRef], Field(min_length=1, max_length=16)] = Field(
+        description="Tiers that may serve the policy's requests.", json_schema_extra=fields.keyed_by("ref")
+    )
     classes: Annotated[list[RequestClass], Field(min_length=1, max_length=32)] = Field(
-        default_factory=lambda: [RequestClass(name="default")]
+        default_factory=lambda: [RequestClass(name="default")],
+        description="Kinds of requests; the first that matches takes a request.",
+        json_schema_extra=fields.keyed_by("name"),
     )
-    objective: Objective = Objective()
+    objective: Objective = Field(Objective(), description="What must be kept while it saves.")
     slo: fields.LatencySlo | None = Field(None, description="Promise to clients; tiers' own SLOs hold when absent.")
-    budget: Budget | None = None
-    tenants: Tenants = Tenants()
-    resilience: Resilience = Resilience()
-    retune: Retune = Retune()
+    budget: Budget | None = Field(None, description="A ceiling on money.")
+    tenants: Tenants = Field(Tenants(), description="Who may call, and how a caller is known.")
+    resilience: Resilience = Field(Resilience(), description="Time limits and retries of the router.")
+    retune: Retune = Field(Retune(), description="How often and how far weights move.")
     cache: fields.LocalRef | None = Field(None, description="CachePolicy of this policy's requests.")
     baseline_tier: fields.Name | None = Field(
         None, description="Tier that savings are measured against; the one of best quality when absent."
     )
-    router: Router = Router()
+    router: Router = Field(Router(), description="The router of this policy.")
 
 
 class ClassWeights(fields.ApiModel):
     """The weights in force for one class."""
 
-    name: str
-    weights: dict[str, fields.Ratio] = Field(default_factory=dict)
-    arrivals_per_second: fields.Decimal | None = None
+    name: Annotated[str, Field(max_length=40)] = Field(description="Name of the class.")
+    weights: Annotated[dict[str, fields.Ratio], Field(max_length=16)] = Field(
+        default_factory=dict, description="Tier → share of the class's requests."
+    )
+    arrivals_per_second: fields.Decimal | None = Field(None, description="Requests offered per second.")
 
 
 class AppliedTable(fields.ApiModel):
     """Which table a router serves by."""
 
-    router: Annotated[str, Field(max_length=253)]
-    version: Annotated[str, Field(max_length=64)]
+    router: Annotated[str, Field(max_length=253)] = Field(description="Name of the router's pod.")
+    version: Annotated[str, Field(max_length=64)] = Field(description="Version of the table that it serves by.")
 
 
 class RoutingPolicyStatus(fields.ApiModel):
     """What Trimtab did and saw."""
 
-    observed_generation: int | None = None
-    epoch: int | None = None
-    table_version: str | None = None
-    applied: Annotated[list[AppliedTable], Field(max_length=100)] = Field(default_factory=list)
-    classes: Annotated[list[ClassWeights], Field(max_length=32)] = Field(default_factory=list)
-    usd_per_hour: fields.Decimal | None = None
-    baseline_usd_per_hour: fields.Decimal | None = None
-    saved_ratio: Annotated[str, Field(max_length=16)] | None = Field(None, description="May be negative.")
-    slo_attainment: fields.Ratio | None = None
-    reason: str | None = None
-    signals: Annotated[list[dict[str, Any]], Field(max_length=256)] = Field(default_factory=list)
-    decisions: Annotated[list[fields.DecisionRecord], Field(max_length=20)] = Field(default_factory=list)
-    conditions: Annotated[list[fields.Condition], Field(max_length=16)] = Field(default_factory=list)
+    observed_generation: int | None = Field(None, description="Generation of the spec that is in force.")
+    epoch: int | None = Field(None, description="Leader epoch of the last writer.")
+    table_version: Annotated[str, Field(max_length=64)] | None = Field(None, description="Newest table written.")
+    applied: Annotated[list[AppliedTable], Field(max_length=100)] = Field(
+        default_factory=list,
+        description="The table that each router serves by.",
+        json_schema_extra=fields.keyed_by("router"),
+    )
+    classes: Annotated[list[ClassWeights], Field(max_length=32)] = Field(
+        default_factory=list, description="Weights in force.", json_schema_extra=fields.keyed_by("name")
+    )
+    usd_per_hour: fields.Decimal | None = Field(None, description="What the policy's tiers cost now.")
+    baseline_usd_per_hour: fields.Decimal | None = Field(
+        None, description="What they would cost with every request on the baseline tier."
+    )
+    saved_ratio: Annotated[str, Field(max_length=16)] | None = Field(
+        None, description="Share of the baseline's cost that is saved; may be negative."
+    )
+    slo_attainment: fields.Ratio | None = Field(None, description="Share of recent requests that met the SLO.")
+    reason: Annotated[str, Field(max_length=500)] | None = Field(
+        None, description="The decisive reason of the last decision."
+    )
+    signals: Annotated[list[dict[str, Any]], Field(max_length=256)] = Field(
+        default_factory=list, description="The measurements in use, as in the status of a tier."
+    )
+    decisions: Annotated[list[fields.DecisionRecord], Field(max_length=20)] = Field(
+        default_factory=list, description="The last decisions, newest last."
+    )
+    conditions: fields.Conditions = Field(default_factory=list, description="What is true of the policy now.")
 
 
 class RoutingPolicy(fields.ApiModel):
@@ -204,5 +247,5 @@ class RoutingPolicy(fields.ApiModel):
     api_version: Literal["inference.trimtab.dev/v1alpha1"] = fields.API_VERSION
     kind: Literal["RoutingPolicy"] = "RoutingPolicy"
     metadata: fields.ObjectMeta
-    spec: RoutingPolicySpec
-    status: RoutingPolicyStatus = RoutingPolicyStatus()
+    spec: RoutingPolicySpec = Field(description="What the user wants of routing.")
+    status: RoutingPolicyStatus = Field(RoutingPolicyStatus(), description="What is true; written by Trimtab.")
