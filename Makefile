@@ -1,0 +1,55 @@
+# Every target makes .venv itself. `make demo` and `make test` are all that a newcomer needs.
+PY := .venv/bin/python
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+SOURCES := core operator router_sidecar simulator cli
+CHECKED := $(SOURCES) tests scripts benchmarks
+
+.PHONY: help demo test check gen bench bench-router bench-reconcile control-plane lock format clean
+
+help: ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
+
+demo: ## Watch the whole loop on this machine: no cluster, no GPU, no Prometheus (about 4 minutes).
+	@scripts/venv.sh local
+	@$(PY) -m trimtab_cli demo $(DEMO_ARGS)
+
+test: ## Run all tests; builds the control plane for the cluster tests when Go and root are there.
+	@scripts/venv.sh dev
+	@scripts/control_plane/prepare.sh
+	@$(PY) -m pytest $(TEST_ARGS)
+
+check: ## Format, lint, types, import contracts, generated files, duplicates.
+	@scripts/venv.sh dev
+	@scripts/check.sh $(CHECKED)
+
+gen: ## Write all generated files.
+	@scripts/venv.sh dev
+	@scripts/gen.sh
+
+bench: bench-router bench-reconcile ## Run all benchmarks.
+
+bench-router: ## CPU of the router beside a blind TCP forwarder.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_router.py
+
+bench-reconcile: ## CPU of reconciling 100 tiers with nothing to change.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_reconcile.py
+
+control-plane: ## Build the Kubernetes control plane for the cluster tests (needs Go).
+	@scripts/control_plane/build.sh
+
+lock: ## Resolve and pin the dependencies again.
+	@scripts/venv.sh dev
+	@scripts/lock.sh
+
+format: ## Format the code.
+	@scripts/venv.sh dev
+	@.venv/bin/ruff format $(CHECKED)
+	@.venv/bin/ruff check --fix-only --quiet $(CHECKED)
+
+clean: ## Remove what the targets made (the control plane's cache outside the tree stays).
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist benchmarks/out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
