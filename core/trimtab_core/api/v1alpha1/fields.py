@@ -97,7 +97,8 @@ class LatencySlo(ApiModel):
 
     ttft: Percentile | None = Field(None, description="Time to the first content byte.")
     itl: Percentile | None = Field(None, description="Mean time between two output tokens of a request.")
-    e2e: Percentile | None = Field(None, description="Time to the last byte.")
+    # The alias generator would make "e2E" of it.
+    e2e: Percentile | None = Field(None, alias="e2e", description="Time to the last byte.")
     attainment: Ratio = Field("0.95", description="Share of requests that must meet every promised latency.")
 
 

@@ -90,7 +90,7 @@ class Budget(fields.ApiModel):
     usd_per_hour: fields.Decimal | None = Field(None, description="Most that the policy's tiers may cost per hour.")
     usd_per_month: fields.Decimal | None = Field(None, description="Most that they may cost per calendar month.")
     when_exceeded: Annotated[list[WhenExceeded], Field(min_length=1, max_length=3)] = Field(
-        default_factory=lambda: [WhenExceeded.DOWNSHIFT],
+        [WhenExceeded.DOWNSHIFT],
         description="What degrades, in this order: cheaper tiers, batch only, refuse new requests.",
         json_schema_extra=fields.AS_SET,
     )
@@ -165,7 +165,7 @@ class RoutingPolicySpec(fields.ApiModel):
     """What the user wants of routing."""
 
     models: Annotated[list[fields.ModelName], Field(min_length=1, max_length=32)] = Field(
-        default_factory=lambda: ["auto"],
+        ["auto"],
         description="Model names that clients send and this policy answers.",
         json_schema_extra=fields.AS_SET,
     )
@@ -173,7 +173,7 @@ class RoutingPolicySpec(fields.ApiModel):
         description="Tiers that may serve the policy's requests.", json_schema_extra=fields.keyed_by("ref")
     )
     classes: Annotated[list[RequestClass], Field(min_length=1, max_length=32)] = Field(
-        default_factory=lambda: [RequestClass(name="default")],
+        [RequestClass(name="default")],
         description="Kinds of requests; the first that matches takes a request.",
         json_schema_extra=fields.keyed_by("name"),
     )
