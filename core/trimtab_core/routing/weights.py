@@ -1,0 +1,72 @@
+"""Weights are shares; this is how they come true: the easiest share of a class goes to its cheapest tier.
+
+Scores have no fixed scale, so a threshold on them would give no fixed share. Instead each class keeps a
+streaming histogram of its scores; a request's rank in it is uniform in [0, 1) whatever the scores look like,
+and tiers, ordered by quality, own consecutive intervals of the rank.
+"""
+
+from __future__ import annotations
+
+import bisect
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+BINS = 128
+MEMORY = 4096
+"""Once this many scores are counted all counts are halved: the histogram follows traffic that changes."""
+
+
+@dataclass(slots=True)
+class RankHistogram:
+    """Scores of one class as they came."""
+
+    counts: list[float] = field(default_factory=lambda: [0.0] * BINS)
+    total: float = 0.0
+
+    def rank(self, score: float, rng: random.Random) -> float:
+        """The score's rank among those before it, in [0, 1), and count it.
+
+        Ties (one bin) are broken at random, so that equal prompts still split by the shares. The first
+        request's rank is a plain random number.
+        """
+        bin_ = min(int(score * BINS), BINS - 1)
+        here = self.counts[bin_]
+        below = sum(self.counts[:bin_])
+        rank = (below + rng.random() * (here + 1)) / (self.total + 1)
+        self.counts[bin_] = here + 1
+        self.total += 1
+        if self.total >= MEMORY:
+            self.counts = [count / 2 for count in self.counts]
+            self.total = sum(self.counts)
+        return rank
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Consecutive shares of [0, 1): ``tiers[i]`` owns the ranks up to ``bounds[i]``."""
+
+    bounds: tuple[float, ...]
+    tiers: tuple[str, ...]
+
+    def owner(self, rank: float) -> str:
+        """The tier that owns a rank."""
+        return self.tiers[min(bisect.bisect_right(self.bounds, rank), len(self.tiers) - 1)]
+
+
+def intervals(shares: Mapping[str, float], by_quality: Iterable[str]) -> Intervals | None:
+    """Lay shares end to end, the tier of least quality first; None if no tier has a share.
+
+    Args:
+        shares: tier → share; need not sum to 1.
+        by_quality: all tier names, quality ascending.
+    """
+    tiers = [name for name in by_quality if shares.get(name, 0.0) > 0]
+    total = sum(shares[name] for name in tiers)
+    if not tiers:
+        return None
+    bounds, upper = [], 0.0
+    for name in tiers:
+        upper += shares[name] / total
+        bounds.append(upper)
+    return Intervals(tuple(bounds), tuple(tiers))
