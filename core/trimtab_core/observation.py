@@ -7,25 +7,22 @@ profiles, and reads what the loop must remember from the objects' status.
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trimtab_core import signals
+from trimtab_core import answers as answering
+from trimtab_core import recall, signals, traffic, units
+from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
+from trimtab_core.api.v1alpha1 import fields
+from trimtab_core.catalog import prices, profiles
 from trimtab_core.planning.plan import VariantKey
-from trimtab_core.snapshot import ReplicaPhase
-from trimtab_core.telemetry import Answer
+from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
-
-@dataclass(frozen=True, slots=True)
-class QueryFailure:
-    """A query that could not be answered, and why; never the same as an empty answer."""
-
-    reason: str
-
-
-Answers = Mapping[str, tuple[Answer, ...] | QueryFailure]
-"""By signal name of ``telemetry.traffic_queries``."""
+QueryFailure = answering.QueryFailure
+Answers = answering.Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,12 @@ class ObservedReplica:
 
     Attributes:
         name: unique in its namespace.
-        phase: as the cluster says.
+        phase: as the cluster says; DRAINING when it was told to leave, by us or by anybody else.
         created_at: epoch seconds.
         ready_at: epoch seconds of the change to ready, None while pending.
         address: ``host:port`` of the engine, empty while unknown.
+        drain_since: when we marked it to leave, epoch seconds; None when we did not, or when it is already
+            being deleted.
     """
 
     name: str
@@ -55,6 +54,7 @@ class ObservedReplica:
     created_at: float
     ready_at: float | None = None
     address: str = ""
+    drain_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,24 @@ class ObservedVariant:
         desired: replica count of its Deployment, or None while there is no Deployment yet.
         external_scaler: another writer on that count, or empty.
         node_labels: labels of a node that runs it, for the price.
+        told: the replica count that we last wrote; None when unknown. Another ``desired`` is a manual edit.
     """
 
     desired: int | None
     replicas: tuple[ObservedReplica, ...] = ()
     external_scaler: str = ""
     node_labels: Mapping[str, str] = field(default_factory=dict)
+    told: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that was seen at one moment."""
+    """Everything that was seen at one moment.
+
+    Attributes:
+        tenant_keys: per policy (``namespace/name``), SHA-256 (hex) of each tenant's API key, by tenant name.
+        routers: per policy, the router replicas that are ready, by name.
+    """
 
     tiers: tuple[v1alpha1.InferenceTier, ...]
     policies: tuple[v1alpha1.RoutingPolicy, ...]
@@ -83,3 +90,159 @@ class Observation:
     variants: Mapping[VariantKey, ObservedVariant]
     answers: Answers
     engines: Mapping[str, EngineReading]
+    tenant_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    routers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How observations are judged.
+
+    Attributes:
+        freshness: how long a measurement counts.
+        history_seconds: how far back the arrivals go that the forecast sees.
+        override_seconds: how long a manual edit of a replica count holds.
+        cloud, region: whose price list holds where no node label tells.
+    """
+
+    freshness: signals.Freshness = field(default_factory=signals.Freshness)
+    history_seconds: float = 7200.0
+    override_seconds: float = 1800.0
+    cloud: str = "aws"
+    region: str = ""
+
+
+def key(metadata: fields.ObjectMeta) -> str:
+    """``namespace/name``: how tiers, policies and caches are named in a snapshot."""
+    return f"{metadata.namespace}/{metadata.name}"
+
+
+def snapshot(
+    observation: Observation,
+    *,
+    now: float,
+    epoch: int,
+    previous: Snapshot | None = None,
+    settings: Settings | None = None,
+) -> Snapshot:
+    """What the planner may see.
+
+    Args:
+        observation: what was seen.
+        now: epoch seconds.
+        epoch: of the leader that looks.
+        previous: the snapshot of the cycle before, if this process made one: numbers that can't be had now count
+            on from there, older and older, and the history goes on. Never needed.
+        settings: how to judge; the defaults fit a control interval of 15 s.
+    """
+    settings = settings or Settings()
+    judge = _Judge(observation, answering.Reader(observation.answers, now, settings.freshness), now, settings)
+    demand = traffic.Demand(
+        judge.reader, traffic.Held(previous, now, settings.freshness), now, settings.history_seconds
+    )
+    tiers = {key(tier.metadata): judge.tier(tier) for tier in observation.tiers}
+    policies = {key(policy.metadata): demand.policy(key(policy.metadata), policy) for policy in observation.policies}
+    caches = {key(cache.metadata): cache.spec for cache in observation.caches}
+    return Snapshot(now, epoch, dict(sorted(tiers.items())), dict(sorted(policies.items())), caches)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """One moment's observation and what is needed to judge it."""
+
+    observation: Observation
+    reader: answering.Reader
+    now: float
+    settings: Settings
+
+    def tier(self, tier: v1alpha1.InferenceTier) -> snapshots.TierState:
+        """One tier with all its variants."""
+        name = key(tier.metadata)
+        variants = tuple(
+            self.variant(tier, spec, self.observation.variants.get(VariantKey(name, spec.name), _ABSENT))
+            for spec in tier.spec.variants
+        )
+        attainment = traffic.tier_attainment(self.reader, name)
+        return snapshots.TierState(name, tier.spec, variants, _token_rates(tier.spec), attainment)
+
+    def variant(
+        self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
+    ) -> snapshots.VariantState:
+        """One variant: what runs, what it costs, what it can carry, what is remembered of it.
+
+        A replica that was told to leave no longer counts as asked for, although its Deployment still counts it.
+        """
+        leaving = sum(1 for replica in seen.replicas if replica.drain_since is not None)
+        price = prices.for_variant(
+            spec, node_labels=seen.node_labels, cloud=self.settings.cloud, region=self.settings.region
+        )
+        return snapshots.VariantState(
+            spec=spec,
+            desired=max(0, (seen.desired or 0) - leaving),
+            replicas=tuple(self.replica(replica) for replica in seen.replicas),
+            price=None if isinstance(price, prices.MissingPrice) else price,
+            profile=_profile(tier, spec, seen),
+            memory=self.edited(recall.memory(tier, spec.name), seen),
+            external_scaler=seen.external_scaler,
+        )
+
+    def replica(self, seen: ObservedReplica) -> snapshots.Replica:
+        """One replica with its engine's gauges. A sleeping engine answers no request: it counts as starting."""
+        reading = self.observation.engines.get(seen.name, _UNREAD)
+        phase = ReplicaPhase.PENDING if reading.asleep and seen.phase is ReplicaPhase.READY else seen.phase
+        running, waiting, kv_usage = (
+            signals.read(sample, self.now, self.settings.freshness)
+            for sample in (reading.running, reading.waiting, reading.kv_usage)
+        )
+        return snapshots.Replica(seen.name, phase, seen.created_at, seen.address, running, waiting, kv_usage)
+
+    def edited(self, remembered: snapshots.VariantMemory, seen: ObservedVariant) -> snapshots.VariantMemory:
+        """What is remembered, with a manual edit of the replica count noticed: it holds for a while from now."""
+        edited = seen.told is not None and seen.desired is not None and seen.desired != seen.told
+        if not edited or seen.external_scaler:
+            return remembered
+        return dataclasses.replace(remembered, override_until=self.now + self.settings.override_seconds)
+
+
+_ABSENT = ObservedVariant(desired=None)
+_UNREAD = EngineReading()
+
+
+def _profile(
+    tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
+) -> snapshots.CapacityProfile | None:
+    """The best known profile; the start-up time is that of the replicas that run, else the one measured before."""
+    status = next((status for status in tier.status.variants if status.name == spec.name), None)
+    profile = profiles.resolve(tier.spec.model.name, spec, status.profile if status else None)
+    startup = startup_seconds(seen)
+    if startup is None and status is not None and status.startup is not None:
+        startup = units.duration_seconds(status.startup)
+    if profile is None or startup is None:
+        return profile
+    return dataclasses.replace(profile, startup_seconds=startup)
+
+
+def startup_seconds(seen: ObservedVariant) -> float | None:
+    """Measured time from creation to ready: the median of the replicas that are ready, None without any."""
+    measured = [
+        max(0.0, replica.ready_at - replica.created_at)
+        for replica in seen.replicas
+        if replica.phase is ReplicaPhase.READY and replica.ready_at is not None
+    ]
+    return statistics.median_low(measured) if measured else None
+
+
+def _token_rates(spec: v1alpha1.InferenceTierSpec) -> snapshots.TokenRates | None:
+    """The list price of an external API per token; None for a tier with replicas of its own."""
+    if spec.external is None:
+        return None
+    price = spec.external.price
+    per_input, per_output, per_cached = (
+        units.decimal_number(text) / units.TOKENS_PER_MILLION
+        for text in (
+            price.input_usd_per_million_tokens,
+            price.output_usd_per_million_tokens,
+            price.cached_input_usd_per_million_tokens or price.input_usd_per_million_tokens,
+        )
+    )
+    return snapshots.TokenRates(per_input, per_output, per_cached)

@@ -1,0 +1,156 @@
+"""A policy's demand and success as signals: from answers to ``ClassTraffic`` and SLO attainment. Pure.
+
+Demand is arrivals, never completions. Means per request come from what ended; while nothing ends there is no
+mean, and the last one known ages until it is too old to use. Must not know where answers come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from trimtab_core import answers as answering
+from trimtab_core import recall, signals, telemetry
+from trimtab_core.api import v1alpha1
+from trimtab_core.signals import Signal
+from trimtab_core.snapshot import ClassTraffic, PolicyState, Snapshot
+
+NO_TRAFFIC = ClassTraffic(signals.Missing("no sample"), signals.Missing("no sample"), signals.Missing("no sample"))
+HIT = "hit"
+"""Result label of a request that the cache answered."""
+
+
+class Held:
+    """The cycle before, from which a number that can't be had now counts on, older and older.
+
+    So a gap goes from fresh to stale to missing by its age, whether one query fails or Prometheus is gone.
+    """
+
+    def __init__(self, previous: Snapshot | None, now: float, freshness: signals.Freshness) -> None:
+        self._previous = previous
+        self._now = now
+        self._freshness = freshness
+
+    def of_class(self, policy: str, request_class: str) -> ClassTraffic:
+        """The traffic of a class as known before; all missing if it was not."""
+        state = self._previous.policies.get(policy) if self._previous else None
+        return state.traffic.get(request_class, NO_TRAFFIC) if state else NO_TRAFFIC
+
+    def attainment(self, policy: str) -> Signal:
+        """The SLO attainment of a policy as known before."""
+        state = self._previous.policies.get(policy) if self._previous else None
+        return state.slo_attainment if state else signals.Missing("no sample")
+
+    def older(self, signal: Signal, before: Signal) -> Signal:
+        """The signal, or where it is missing the one before with its age now."""
+        if not isinstance(signal, signals.Missing) or isinstance(before, signals.Missing) or self._previous is None:
+            return signal
+        observed_at = self._previous.now - before.age_seconds
+        aged = signals.read(signals.Sample(before.value, observed_at), self._now, self._freshness)
+        return signal if isinstance(aged, signals.Missing) else aged
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Demand:
+    """What policies are asked for and how well they answer, as of one moment.
+
+    Attributes:
+        reader: this cycle's answers.
+        held: the cycle before.
+        now: epoch seconds.
+        history_seconds: how much of the past the forecast sees.
+    """
+
+    reader: answering.Reader
+    held: Held
+    now: float
+    history_seconds: float
+
+    def policy(self, key: str, observed: v1alpha1.RoutingPolicy) -> PolicyState:
+        """One policy (key ``namespace/name``) with the traffic of all its classes."""
+        traffic = {
+            cls.name: self.with_history(key, cls.name, self.of_class(key, cls.name, observed))
+            for cls in observed.spec.classes
+        }
+        attainment = self.held.older(_policy_attainment(self.reader, key, observed), self.held.attainment(key))
+        return PolicyState(
+            key=key,
+            spec=observed.spec,
+            tiers=tuple(f"{observed.metadata.namespace}/{tier.ref}" for tier in observed.spec.tiers),
+            traffic=traffic,
+            weights=recall.weights(observed),
+            slo_attainment=attainment,
+        )
+
+    def of_class(self, key: str, name: str, observed: v1alpha1.RoutingPolicy) -> ClassTraffic:
+        """The traffic of one class now, or as it was where it can't be had.
+
+        Token means are taken over the requests that a tier of the policy answered: those from the cache have none.
+        """
+        before, older = self.held.of_class(key, name), self.held.older
+        tiers = frozenset(tier.ref for tier in observed.spec.tiers)
+        arrivals = self.reader.of_class("arrivals_per_second", key, name)
+        ended, inputs, outputs = (
+            self.reader.of_class(f"{what}_per_second", key, name, tiers=tiers)
+            for what in ("requests", "input_tokens", "output_tokens")
+        )
+        hits: Signal = signals.Missing("no cache")
+        if observed.spec.cache is not None:
+            answered = self.reader.of_class("cache_results_per_second", key, name, result=HIT)
+            hits = older(_share(answered, arrivals), before.cache_hit_ratio)
+        return ClassTraffic(
+            arrivals_per_second=older(arrivals, before.arrivals_per_second),
+            input_tokens=older(signals.divide(inputs, ended), before.input_tokens),
+            output_tokens=older(signals.divide(outputs, ended), before.output_tokens),
+            cache_hit_ratio=hits,
+        )
+
+    def with_history(self, key: str, name: str, traffic: ClassTraffic) -> ClassTraffic:
+        """The traffic with the past of its arrivals, this cycle's fresh reading last."""
+        past = self.held.of_class(key, name).history
+        kept = [point for point in past if self.now - self.history_seconds <= point[0] < self.now]
+        arrivals = signals.fresh(traffic.arrivals_per_second)
+        if arrivals is not None:
+            kept.append((self.now, arrivals))
+        return dataclasses.replace(traffic, history=tuple(kept))
+
+
+def tier_attainment(reader: answering.Reader, tier: str) -> Signal:
+    """Share of a tier's recent requests that met the promise that was met least; missing without requests."""
+    measured = reader.tier_values("slo_measured_per_second", tier, telemetry.SLO)
+    return _least(
+        signals.divide(
+            reader.of_tier("slo_met_per_second", tier, slo=promise, zero=True),
+            reader.of_tier("slo_measured_per_second", tier, slo=promise),
+        )
+        for promise in measured
+    )
+
+
+def _policy_attainment(reader: answering.Reader, key: str, observed: v1alpha1.RoutingPolicy) -> Signal:
+    """The same over all classes of a policy."""
+    parts: list[Signal] = []
+    for promise in sorted(reader.policy_values("slo_measured_per_second", key, telemetry.SLO)):
+        names = [cls.name for cls in observed.spec.classes]
+        met = signals.total(reader.of_class("slo_met_per_second", key, name, slo=promise) for name in names)
+        measured = signals.total(reader.of_class("slo_measured_per_second", key, name, slo=promise) for name in names)
+        parts.append(signals.divide(met, measured))
+    return _least(parts)
+
+
+def _least(parts: Iterable[Signal]) -> Signal:
+    """The smallest of the shares that could be had, at most 1 (rates of two counters may disagree by a sample)."""
+    known = [part for part in parts if not isinstance(part, signals.Missing)]
+    if not known:
+        return signals.Missing("nothing was judged")
+    return signals.combine(known, lambda values: min(1.0, *values))
+
+
+def _share(part: Signal, whole: Signal) -> Signal:
+    """The quotient, at most 1."""
+    quotient = signals.divide(part, whole)
+    return (
+        quotient
+        if isinstance(quotient, signals.Missing)
+        else dataclasses.replace(quotient, value=min(1.0, quotient.value))
+    )
