@@ -1,0 +1,287 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import msgspec
+
+from trimtab_sim.engine_sim import (
+    engine,
+    exchange,
+    faults,
+    generation,
+    logprobs,
+    protocol,
+    sampling,
+    scheduler,
+    schema_values,
+    service,
+    streaming,
+    tokens,
+    usage,
+)
+
+_encode = msgspec.json.encode
+_MEDIA = frozenset(
+    ("image_url", "image_embeds", "image_pil", "input_image", "audio_url", "audio_embeds", "input_audio", "video_url")
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A parsed body; see OpenAI's chat completions for the fields of the same names."""
+
+    model: str | None
+    conversation: list[tuple[str, str]]
+    options: sampling.Sampling
+    stream: bool
+    stream_usage: usage.StreamUsage
+    top_logprobs: int | None
+    token_ids: bool
+    tool: str | None
+    tool_named: bool
+
+
+def conversation_text(message: object, *, model: str) -> tuple[str, str]:
+    """Return role and text of one message. Raises protocol.ApiError for content that a text model cannot take."""
+    if not isinstance(message, dict):
+        raise protocol.ApiError("Each message must be an object.", param="messages")
+    content = message.get("content")
+    parts = [content] if isinstance(content, str) else content if isinstance(content, list) else []
+    texts = []
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") in _MEDIA:
+            raise protocol.ApiError(f"{model} is not a multimodal model")
+        texts.append(part if isinstance(part, str) else str(part.get("text", "")) if isinstance(part, dict) else "")
+    if message.get("tool_calls"):
+        texts.append(json.dumps(message["tool_calls"]))
+    return str(message.get("role", "")), "".join(texts)
+
+
+def parse(body: dict[str, Any], call: exchange.Exchange, shared: service.Service) -> ChatRequest:
+    """Return the parsed body. Raises protocol.ApiError in the order in which the real server finds errors."""
+    fields = protocol.Fields(body)
+    fields.required("messages")
+    messages = fields.items("messages")
+    options = sampling.read(fields, priority_header=call.header(b"x-vllm-priority"))
+    longest = fields.integer("max_completion_tokens")
+    if longest is not None:
+        options = dataclasses.replace(options, max_tokens=longest, max_tokens_field="max_completion_tokens")
+    wants_logprobs, top = fields.flag("logprobs"), fields.integer("top_logprobs")
+    stream, model = fields.flag("stream"), fields.text("model")
+    token_ids = fields.flag("return_token_ids")
+    fields.finish()
+    carried = usage.stream_usage(fields, stream=stream, forced=shared.config.enable_force_include_usage)
+    shared.check_model(model)
+    tool, named = _forced_tool(body, shared)
+    if not messages:
+        raise protocol.ApiError("Cannot apply chat template to an empty conversation. Provide at least one message.")
+    conversation = [conversation_text(message, model=shared.config.names[0]) for message in messages]
+    if body.get("tools"):
+        conversation.insert(0, ("system", json.dumps(body["tools"])))
+    forced = (
+        _tool_text(body, tool)
+        if tool
+        else sampling.forced_by(body.get("response_format"), body.get("structured_outputs"))
+    )
+    return ChatRequest(
+        model=model,
+        conversation=conversation,
+        options=dataclasses.replace(options, forced_text=forced),
+        stream=stream,
+        stream_usage=carried,
+        top_logprobs=(top or 0) if wants_logprobs else None,
+        token_ids=token_ids,
+        tool=tool,
+        tool_named=named,
+    )
+
+
+def _forced_tool(body: dict[str, Any], shared: service.Service) -> tuple[str | None, bool]:
+    """Return the tool that `tool_choice` forces and whether by name. Raises protocol.ApiError without a parser."""
+    tools = body.get("tools") or []
+    choice = body.get("tool_choice", "auto" if tools else None)
+    if choice in (None, "none") or (choice == "auto" and not tools):
+        return None, False
+    if not tools:
+        raise protocol.ApiError("When using `tool_choice`, `tools` must be set.", param="tool_choice")
+    parser = shared.config.tool_call_parser
+    if choice == "auto":
+        if parser is None or not shared.config.enable_auto_tool_choice:
+            raise protocol.ApiError(
+                '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            )
+        return None, False
+    names = [
+        tool["function"]["name"] for tool in tools if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
+    ]
+    wanted = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and wanted not in names:
+        raise protocol.ApiError(
+            "The tool specified in `tool_choice` does not match any of the specified `tools`", param="tool_choice"
+        )
+    if parser is None:
+        shown = f"function=ChatCompletionNamedFunction(name='{wanted}') type='function'" if wanted else choice
+        raise protocol.ApiError(f'tool_choice="{shown}" requires --tool-call-parser to be set')
+    return wanted or names[0], wanted is not None
+
+
+def _tool_text(body: dict[str, Any], name: str) -> str:
+    """Return the arguments that satisfy the tool's parameters."""
+    rules = next(tool["function"].get("parameters") for tool in body["tools"] if tool["function"]["name"] == name)
+    try:
+        return schema_values.text(rules or {"type": "object"})
+    except schema_values.SchemaError as error:
+        raise protocol.ApiError(f"Grammar error: {error}") from error
+
+
+async def handle(call: exchange.Exchange, shared: service.Service, fault: faults.Fault | None) -> None:
+    """Answer one request. Raises protocol.ApiError for what is to be answered with an error."""
+    request = parse(await call.json_object(), call, shared)
+    prompt = tokens.encode_chat(request.conversation)
+    request_id = f"chatcmpl-{shared.request_id(call)}"
+    ticket = sampling.make_ticket(request_id, [prompt], request.options, shared.config)
+    wording = Wording(request, ticket, shared, request_id=request_id, created=int(shared.wall()))
+    await generation.answer(
+        call, shared, ticket, fault, script=wording if request.stream else None, whole=wording.whole
+    )
+
+
+class Wording:
+    """Chat completions on the wire: the events of a stream, or the whole answer."""
+
+    def __init__(
+        self, request: ChatRequest, ticket: engine.Ticket, shared: service.Service, *, request_id: str, created: int
+    ) -> None:
+        """Prepare the bytes that all events of this answer share."""
+        self._request = request
+        self._ticket = ticket
+        self._config = shared.config
+        self._id = request_id
+        self._created = created
+        self._tool_id = f"chatcmpl-tool-{shared.new_id()}" if request.tool else ""
+        head = {
+            "id": request_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": shared.config.names[0],
+        }
+        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
+        self._fingerprint = b',"system_fingerprint":' + _encode(shared.config.fingerprint)
+        self._opening_of_choice = [b'{"index":%d,"delta":' % sequence.index for sequence in ticket.sequences]
+        self._plain = request.tool is None and request.top_logprobs is None and not request.token_ids
+
+    def opening(self) -> list[bytes]:
+        """Return the event that names the role, one for each choice."""
+        counted = self._running(0) if self._request.stream_usage.continuous else b""
+        ids = _encode(self._ticket.sequences[0].prompt) if self._request.token_ids else b"null"
+        tail = b']%b,"prompt_token_ids":%b,"prompt_text":null}\n\n' % (counted, ids)
+        delta = b'{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
+        return [self._head + start + delta + tail for start in self._opening_of_choice]
+
+    def _running(self, completion: int) -> bytes:
+        return usage.running(len(self._ticket.sequences[0].prompt), completion, chat=True)
+
+    def advance(self, sequence: scheduler.Sequence, start: int, end: int) -> list[bytes]:
+        """Return one event with the text of the tokens that are new."""
+        tail = b"]" + self._running(end) if self._request.stream_usage.continuous else b"]"
+        finish = sequence.finish_reason
+        if finish is None:
+            ending = b""
+        else:
+            ending = b',"stop_reason":' + _encode(sequence.answer.stop_reason if finish == "stop" else None)
+            if not self._request.stream_usage.final:
+                tail += self._fingerprint
+        if self._plain:
+            fragment = b"".join(sequence.answer.fragments[start:end])
+            if finish is None:
+                body = b'{"content":"%b"},"logprobs":null,"finish_reason":null,"token_ids":null}' % fragment
+            else:
+                body = b'{"content":"%b"},"logprobs":null,"finish_reason":"%b"%b,"token_ids":null}' % (
+                    fragment,
+                    finish.encode(),
+                    ending,
+                )
+        else:
+            body = self._rich(sequence, start, end, ending)
+        return [self._head + self._opening_of_choice[sequence.index] + body + tail + b"}\n\n"]
+
+    def _rich(self, sequence: scheduler.Sequence, start: int, end: int, ending: bytes) -> bytes:
+        """Return delta and the rest of a choice for events with tool calls, log probabilities or token ids."""
+        request, ids = self._request, sequence.answer.ids[start:end]
+        text = "".join(sequence.answer.deltas[start:end])
+        delta: dict[str, Any] = {"content": text}
+        if request.tool is not None:
+            function = {"name": request.tool, "arguments": text} if start == 0 else {"arguments": text}
+            opening = {"id": self._tool_id, "type": "function"} if start == 0 else {}
+            delta = {"tool_calls": [{**opening, "index": 0, "function": function}]}
+        chances = None if request.top_logprobs is None else logprobs.for_chat(ids, request.top_logprobs)
+        finish = self._finish_reason(sequence)
+        return b'%b,"logprobs":%b,"finish_reason":%b%b,"token_ids":%b}' % (
+            _encode(delta),
+            _encode(chances),
+            _encode(finish),
+            ending,
+            _encode(ids if request.token_ids else None),
+        )
+
+    def _finish_reason(self, sequence: scheduler.Sequence) -> str | None:
+        forced = self._request.tool is not None and not self._request.tool_named
+        return "tool_calls" if forced and sequence.finish_reason == "stop" else sequence.finish_reason
+
+    def closing(self) -> list[bytes]:
+        """Return the usage event, if asked for, and the end mark."""
+        if not self._request.stream_usage.final:
+            return [streaming.DONE]
+        counted = usage.last(self._ticket, details=self._config.enable_prompt_tokens_details, chat=True)
+        tail = b'],"usage":' + _encode(counted) + self._fingerprint
+        if self._config.enable_per_request_metrics and len(self._ticket.sequences) == 1:
+            shown = {
+                name: value for name, value in usage.timings(self._ticket.sequences[0]).items() if value is not None
+            }
+            tail += b',"metrics":' + _encode(shown)
+        return [self._head + tail + b"}\n\n", streaming.DONE]
+
+    def _choice(self, sequence: scheduler.Sequence) -> dict[str, Any]:
+        request, ids = self._request, sequence.answer.ids[: sequence.generated]
+        text = sequence.answer.text(sequence.generated)
+        message: dict[str, Any] = dict.fromkeys(("role", "content", "refusal", "annotations", "audio", "function_call"))
+        message.update(role="assistant", content=text)
+        if request.tool is not None:
+            call = {"id": self._tool_id, "type": "function", "function": {"name": request.tool, "arguments": text}}
+            message.update(content="", tool_calls=[call])
+        message["reasoning"] = None
+        return {
+            "index": sequence.index,
+            "message": message,
+            "logprobs": None if request.top_logprobs is None else logprobs.for_chat(ids, request.top_logprobs),
+            "finish_reason": self._finish_reason(sequence),
+            "stop_reason": sequence.answer.stop_reason if sequence.finish_reason == "stop" else None,
+            "token_ids": ids if request.token_ids else None,
+            "routed_experts": None,
+        }
+
+    def whole(self) -> bytes:
+        """Return the plain answer."""
+        single = len(self._ticket.sequences) == 1
+        timed = self._config.enable_per_request_metrics and single
+        answer = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._config.names[0],
+            "choices": [self._choice(sequence) for sequence in self._ticket.sequences],
+            "service_tier": None,
+            "system_fingerprint": self._config.fingerprint,
+            "usage": usage.whole(self._ticket, details=self._config.enable_prompt_tokens_details, chat=True),
+            "prompt_logprobs": None,
+            "prompt_token_ids": self._ticket.sequences[0].prompt if self._request.token_ids else None,
+            "prompt_text": None,
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": {**usage.timings(self._ticket.sequences[0]), "speculative_decoding": None} if timed else None,
+        }
+        return _encode(answer)
