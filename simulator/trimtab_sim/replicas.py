@@ -1,0 +1,265 @@
+"""One replica in simulated time: an engine that serves by processor sharing, and its life from start to end.
+
+The law is that of ``engine_sim``'s token clock, in its fluid limit. One step of the engine gives every running sequence
+one token and reads a chunk of waiting prompts:
+
+    step_seconds = a + b·running + chunk / prefill_rate
+
+``V`` counts steps, so a sequence that has got its first token at ``V₁`` ends at ``V₁ + output_tokens - 1`` however the
+load moves in between: a request costs a few heap operations, O(log n), not one event for each token.
+
+Approximations, each against continuous batching: steps are a continuum (an arrival joins the step under way); KV
+cache is reserved for the whole answer at admission, so requests wait where a real engine might preempt; no prefix
+cache.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+
+from trimtab_core.snapshot import CapacityProfile, ReplicaPhase
+
+from trimtab_sim import engine
+from trimtab_sim.workload import Request
+
+CHUNK_TOKENS = 2048
+"""Prompt tokens read in one step: vLLM's default ``--max-num-batched-tokens`` for serving."""
+_EPSILON = 1e-6
+"""Steps and tokens nearer than this count as reached: far below one token, far above rounding noise."""
+
+
+class Job:
+    """One request in one engine; times are the engine clock's seconds, None until they happen."""
+
+    __slots__ = ("_admitted_at_step", "_read_until", "done", "finished_at", "first_token_at", "request", "submitted_at")
+
+    def __init__(self, request: Request, done: Callable[[Job], None]) -> None:
+        self.request = request
+        self.done = done
+        self.submitted_at = 0.0
+        self.first_token_at: float | None = None
+        self.finished_at: float | None = None
+        self._admitted_at_step = 0.0
+        self._read_until = 0.0
+
+    @property
+    def itl_seconds(self) -> float | None:
+        """Mean time between two output tokens; None for an answer that is unfinished or has one token."""
+        if self.finished_at is None or self.first_token_at is None or self.request.output_tokens < 2:  # noqa: PLR2004
+            return None
+        return (self.finished_at - self.first_token_at) / (self.request.output_tokens - 1)
+
+
+class Processor:
+    """The engine of one replica: first come, first served into a batch whose members share each step.
+
+    Args:
+        clock: the engine of events.
+        profile: the law of this hardware and model.
+        chunk_tokens: prompt tokens read in one step.
+    """
+
+    def __init__(self, clock: engine.Engine, profile: CapacityProfile, *, chunk_tokens: int = CHUNK_TOKENS) -> None:
+        self._clock = clock
+        self._profile = profile
+        self._chunk = chunk_tokens
+        self._waiting: deque[Job] = deque()
+        self._reading: deque[Job] = deque()  # admitted, prompt not yet read; in order
+        self._due: list[tuple[float, int, Job]] = []  # (step of the first or last token, number, job)
+        self._number = 0
+        self._decoding = 0
+        self._kv_reserved = 0
+        self._steps = 0.0  # V
+        self._read = 0.0  # prompt tokens read, ever
+        self._admitted = 0.0  # prompt tokens admitted, ever
+        self._at = clock.now
+        self._event: engine.Event | None = None
+        self.sequence_seconds = 0.0
+
+    @property
+    def running(self) -> int:
+        """Sequences in the batch."""
+        return self._decoding + len(self._reading)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not in the batch yet."""
+        return len(self._waiting)
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV cache that is reserved."""
+        return self._kv_reserved / self._profile.kv_tokens
+
+    def fits(self, request: Request) -> bool:
+        """Whether the request can ever be served here."""
+        return request.tokens <= self._profile.kv_tokens
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises ValueError if it never fits into the KV cache."""
+        if not self.fits(job.request):
+            raise ValueError(f"{job.request.tokens} tokens don't fit into a KV cache of {self._profile.kv_tokens}")
+        self.advance()
+        job.submitted_at = self._clock.now
+        self._waiting.append(job)
+        self._admit()
+        self._schedule()
+
+    def advance(self) -> None:
+        """Bring the progress up to the clock; rates have been constant since the last change."""
+        elapsed, self._at = self._clock.now - self._at, self._clock.now
+        if not self.running or elapsed <= 0:
+            return
+        steps = elapsed / self._step_seconds()
+        self._steps += steps
+        if self._reading:
+            self._read += steps * self._chunk
+        self.sequence_seconds += elapsed * self.running
+
+    def drop_all(self) -> list[Job]:
+        """Forget every job, as a killed engine does, and return them."""
+        self.advance()
+        jobs = [*(job for _, _, job in sorted(self._due, key=lambda due: due[1])), *self._reading, *self._waiting]
+        self._due.clear()
+        self._reading.clear()
+        self._waiting.clear()
+        self._decoding = self._kv_reserved = 0
+        self._read = self._admitted
+        self._schedule()
+        return jobs
+
+    def _step_seconds(self) -> float:
+        profile = self._profile
+        chunk = self._chunk / profile.prefill_tokens_per_second if self._reading else 0.0
+        return profile.itl_base_seconds + profile.itl_per_sequence_seconds * self.running + chunk
+
+    def _admit(self) -> None:
+        """Let waiting jobs in, in order, while there are slots, KV cache and room in the chunk."""
+        profile, waiting = self._profile, self._waiting
+        while waiting and self.running < profile.max_sequences and self._admitted - self._read < self._chunk:
+            job = waiting[0]
+            if self._kv_reserved + job.request.tokens > profile.kv_tokens:
+                return
+            waiting.popleft()
+            self._kv_reserved += job.request.tokens
+            self._admitted += job.request.input_tokens
+            job._read_until = self._admitted  # noqa: SLF001 (its own bookkeeping, kept in the job for speed)
+            job._admitted_at_step = self._steps  # noqa: SLF001
+            self._reading.append(job)
+
+    def _schedule(self) -> None:
+        """One event for whatever comes next: a prompt is read, or a first or last token is due."""
+        if self._event is not None:
+            self._event.cancel()
+            self._event = None
+        steps = self._due[0][0] - self._steps if self._due else float("inf")
+        if self._reading:
+            steps = min(steps, (self._reading[0]._read_until - self._read) / self._chunk)  # noqa: SLF001
+        if self.running:
+            self._event = self._clock.after(max(steps, 0.0) * self._step_seconds(), self._wake, engine.Order.FINISH)
+
+    def _wake(self) -> None:
+        self._event = None
+        self.advance()
+        while self._reading and self._reading[0]._read_until <= self._read + _EPSILON:  # noqa: SLF001
+            job = self._reading.popleft()
+            self._decoding += 1
+            # a prompt shorter than a chunk is read within one step, whose end brings the first token
+            self._push(max(job._admitted_at_step + 1, self._steps), job)  # noqa: SLF001
+        ended = []
+        while self._due and self._due[0][0] <= self._steps + _EPSILON:
+            step, _, job = heapq.heappop(self._due)
+            if job.first_token_at is None:
+                job.first_token_at = self._clock.now
+                if job.request.output_tokens > 1:
+                    self._push(step + job.request.output_tokens - 1, job)
+                    continue
+            job.finished_at = self._clock.now
+            self._decoding -= 1
+            self._kv_reserved -= job.request.tokens
+            ended.append(job)
+        if not self._reading:
+            self._read = self._admitted
+        self._admit()
+        self._schedule()
+        for job in ended:
+            job.done(job)
+
+    def _push(self, step: float, job: Job) -> None:
+        self._number += 1
+        heapq.heappush(self._due, (step, self._number, job))
+
+
+class Replica:
+    """One replica: pending until it has started, then ready, maybe draining, then gone.
+
+    Args:
+        name: unique among all replicas ever.
+        clock: the engine of events.
+        profile: of its variant; ``startup_seconds`` is how long it is pending.
+        changed: told after every change of phase; ``phase`` is None once it is gone.
+    """
+
+    def __init__(
+        self, name: str, clock: engine.Engine, profile: CapacityProfile, changed: Callable[[Replica], None]
+    ) -> None:
+        self.name = name
+        self.profile = profile
+        self.created_at = clock.now
+        self.ready_at: float | None = None
+        self.gone_at: float | None = None
+        self.phase: ReplicaPhase | None = ReplicaPhase.PENDING
+        self.processor = Processor(clock, profile)
+        self._clock = clock
+        self._changed = changed
+        self._next = clock.after(profile.startup_seconds, self._ready)
+
+    def submit(self, job: Job) -> None:
+        """Serve a request. Raises ValueError unless the replica is ready, or if the request never fits."""
+        if self.phase is not ReplicaPhase.READY:
+            raise ValueError(f"{self.name} is {self.phase or 'gone'}, not Ready")
+        done = job.done
+
+        def settle(finished: Job) -> None:
+            done(finished)
+            self._leave_if_empty()
+
+        job.done = settle
+        self.processor.submit(job)
+
+    def drain(self, timeout_s: float) -> None:
+        """Take no more requests; finish those that are here, at most ``timeout_s``, then go."""
+        self._next.cancel()
+        if self.phase is ReplicaPhase.PENDING:
+            self._set(None)
+        elif self.phase is ReplicaPhase.READY:
+            self._next = self._clock.after(timeout_s, self.kill)
+            self._set(ReplicaPhase.DRAINING)
+            self._leave_if_empty()
+
+    def kill(self) -> None:
+        """Go at once. Requests under way end unfinished: ``done`` is called with ``finished_at`` None."""
+        self._next.cancel()
+        if self.phase is None:
+            return
+        jobs = self.processor.drop_all()
+        self._set(None)
+        for job in jobs:
+            job.done(job)
+
+    def _ready(self) -> None:
+        self.ready_at = self._clock.now
+        self._set(ReplicaPhase.READY)
+
+    def _leave_if_empty(self) -> None:
+        if self.phase is ReplicaPhase.DRAINING and not self.processor.running and not self.processor.waiting:
+            self._next.cancel()
+            self._set(None)
+
+    def _set(self, phase: ReplicaPhase | None) -> None:
+        self.phase = phase
+        if phase is None:
+            self.gone_at = self._clock.now
+        self._changed(self)

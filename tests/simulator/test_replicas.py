@@ -1,0 +1,260 @@
+"""Processor sharing against arithmetic by hand, conservation for any load, and a replica's life."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trimtab_core.snapshot import CapacityProfile, ReplicaPhase
+from trimtab_sim import engine, replicas
+from trimtab_sim.workload import Request
+
+A, B, PREFILL = 0.020, 0.001, 10_000.0
+
+
+def profile(**changes: float) -> CapacityProfile:
+    """20 ms + 1 ms a sequence, 10,000 prompt tokens a second, 100,000 tokens of KV, 64 sequences, 30 s to start."""
+    values: dict[str, float] = {"kv_tokens": 100_000, "max_sequences": 64, "startup_seconds": 30.0} | changes
+    return CapacityProfile(A, B, PREFILL, **values)  # type: ignore[arg-type]
+
+
+def request(number: int = 0, *, input_tokens: int = 500, output_tokens: int = 101, arrival_s: float = 0.0) -> Request:
+    return Request(number, arrival_s, input_tokens, output_tokens)
+
+
+def serve(requests: list[Request], **changes: float) -> list[replicas.Job]:
+    """All requests through one engine, in the order in which they end."""
+    clock = engine.Engine()
+    processor = replicas.Processor(clock, profile(**changes))
+    ended: list[replicas.Job] = []
+    for one in requests:
+        clock.at(one.arrival_s, lambda one=one: processor.submit(replicas.Job(one, ended.append)))  # type: ignore[misc]
+    clock.run(until=1e6)
+    assert processor.running == processor.waiting == 0
+    assert processor.kv_usage == 0
+    return ended
+
+
+def test_a_lone_request_takes_its_prompt_and_one_step_a_token() -> None:
+    (job,) = serve([request(input_tokens=500, output_tokens=101)])
+
+    # first token: 500 / 10,000 for the prompt + one step of 20 + 1 ms; then 100 steps more
+    assert job.first_token_at == pytest.approx(0.050 + 0.021)
+    assert job.finished_at == pytest.approx(0.050 + 0.021 * 101)
+    assert job.itl_seconds == pytest.approx(0.021)
+
+
+def test_a_prompt_longer_than_a_chunk_takes_a_step_for_each_chunk() -> None:
+    (job,) = serve([request(input_tokens=3 * replicas.CHUNK_TOKENS, output_tokens=1)])
+
+    assert job.first_token_at == pytest.approx(3 * (0.021 + replicas.CHUNK_TOKENS / PREFILL))
+    assert job.finished_at == job.first_token_at
+    assert job.itl_seconds is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 16, 64])
+def test_equal_requests_share_the_steps_by_the_linear_law(count: int) -> None:
+    jobs = serve([request(number, input_tokens=20, output_tokens=1001) for number in range(count)])
+
+    # prompts of 20 tokens are all read within the first step, then count sequences run
+    assert {round(job.itl_seconds or 0, 6) for job in jobs} == {round(A + B * count, 6)}
+
+
+def test_a_prompt_in_the_batch_slows_the_others_by_its_chunk() -> None:
+    first, second = sorted(
+        serve([request(0, input_tokens=1, output_tokens=1001), request(1, input_tokens=2048, arrival_s=5.0)]),
+        key=lambda job: job.request.number,
+    )
+
+    # reading the second prompt is one step of 2 sequences and a full chunk: 22 ms + 204.8 ms, then 100 steps of 22 ms
+    assert second.first_token_at is not None
+    assert second.first_token_at - 5.0 == pytest.approx(0.2268)
+    assert second.finished_at is not None
+    assert second.finished_at - second.first_token_at == pytest.approx(0.022 * 100)
+    # the first needs 1001 steps of 21 ms, 101 of which took 1 ms more and one of them 204.8 ms more
+    assert first.finished_at == pytest.approx(1001 * 0.021 + 1 / PREFILL + 101 * 0.001 + 0.2048)
+
+
+def test_slots_are_given_first_come_first_served() -> None:
+    jobs = serve([request(number, input_tokens=10, output_tokens=10) for number in range(6)], max_sequences=2)
+
+    assert [job.request.number for job in jobs] == [0, 1, 2, 3, 4, 5]
+    # three batches of two, each one step for the prompts and first tokens and nine more
+    last = jobs[-1].finished_at
+    assert last is not None
+    assert last == pytest.approx(3 * 10 * 0.022, rel=0.05)
+
+
+def test_a_request_waits_for_kv_cache_and_holds_back_those_behind_it() -> None:
+    jobs = serve(
+        [
+            request(0, input_tokens=60, output_tokens=40),
+            request(1, input_tokens=60, output_tokens=40),
+            request(2, input_tokens=5, output_tokens=5),
+        ],
+        kv_tokens=150,
+    )
+
+    starts = {job.request.number: job.first_token_at for job in jobs}
+    assert starts[1] is not None
+    assert starts[0] is not None
+    assert starts[2] is not None
+    assert starts[1] > 40 * 0.021
+    assert starts[2] >= starts[1] - 1e-9
+
+
+def test_a_request_that_never_fits_is_refused() -> None:
+    processor = replicas.Processor(engine.Engine(), profile(kv_tokens=100))
+
+    with pytest.raises(ValueError, match="101 tokens don't fit into a KV cache of 100"):
+        processor.submit(replicas.Job(request(input_tokens=100, output_tokens=1), lambda _: None))
+
+
+def test_what_runs_and_what_waits_is_counted() -> None:
+    clock = engine.Engine()
+    processor = replicas.Processor(clock, profile(max_sequences=2))
+    for number in range(5):
+        processor.submit(replicas.Job(request(number), lambda _: None))
+
+    assert (processor.running, processor.waiting) == (2, 3)
+    assert processor.kv_usage == pytest.approx(2 * 601 / 100_000)
+
+    clock.run(until=1.0)
+    processor.advance()
+
+    assert processor.sequence_seconds == pytest.approx(2.0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 20), st.integers(1, 5000), st.integers(1, 300)),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(1, 8),
+    st.integers(5300, 20_000),
+)
+def test_every_request_ends_once_and_no_faster_than_alone(
+    load: list[tuple[float, int, int]], slots: int, kv_tokens: int
+) -> None:
+    requests = [
+        request(number, arrival_s=time, input_tokens=given_, output_tokens=made)
+        for number, (time, given_, made) in enumerate(load)
+    ]
+
+    jobs = serve(requests, max_sequences=slots, kv_tokens=kv_tokens)
+
+    assert sorted(job.request.number for job in jobs) == list(range(len(load)))
+    for job in jobs:
+        assert job.first_token_at is not None
+        assert job.finished_at is not None
+        alone = job.request.input_tokens / PREFILL + (A + B)
+        assert job.first_token_at - job.request.arrival_s >= alone - 1e-6
+        assert job.finished_at >= job.first_token_at
+        if job.itl_seconds is not None:
+            assert job.itl_seconds >= A + B - 1e-9
+
+
+def test_equal_loads_give_equal_results_to_the_last_bit() -> None:
+    rng = random.Random(5)
+    requests = [
+        request(number, arrival_s=number * 0.1, input_tokens=rng.randint(1, 3000), output_tokens=rng.randint(1, 300))
+        for number in range(300)
+    ]
+
+    first, second = ([(j.request.number, j.first_token_at, j.finished_at) for j in serve(requests)] for _ in range(2))
+
+    assert first == second
+
+
+class Life:
+    """A replica and the record of its phases."""
+
+    def __init__(self, **changes: float) -> None:
+        self.clock = engine.Engine()
+        self.phases: list[tuple[float, ReplicaPhase | None]] = []
+        self.replica = replicas.Replica(
+            "small-1",
+            self.clock,
+            profile(**changes),
+            lambda replica: self.phases.append((self.clock.now, replica.phase)),
+        )
+        self.ended: list[replicas.Job] = []
+
+    def submit(self, **lengths: int) -> None:
+        self.replica.submit(replicas.Job(request(**lengths), self.ended.append))
+
+
+def test_a_replica_is_pending_for_its_start_up_then_ready() -> None:
+    life = Life()
+
+    with pytest.raises(ValueError, match="small-1 is Pending, not Ready"):
+        life.submit()
+    life.clock.run(until=60)
+
+    assert life.phases == [(30.0, ReplicaPhase.READY)]
+    assert (life.replica.created_at, life.replica.ready_at) == (0.0, 30.0)
+
+
+def test_a_draining_replica_finishes_its_requests_and_goes() -> None:
+    life = Life()
+    life.clock.run(until=30)
+    life.submit(input_tokens=10, output_tokens=100)
+
+    life.replica.drain(timeout_s=120)
+    with pytest.raises(ValueError, match="Draining"):
+        life.submit()
+    life.clock.run(until=200)
+
+    assert [phase for _, phase in life.phases] == [ReplicaPhase.READY, ReplicaPhase.DRAINING, None]
+    assert life.ended[0].finished_at is not None
+    assert life.replica.gone_at == life.ended[0].finished_at == pytest.approx(30 + 0.001 + 100 * 0.021)
+
+
+def test_an_empty_replica_is_gone_as_soon_as_it_drains() -> None:
+    life = Life()
+    life.clock.run(until=40)
+    life.replica.drain(timeout_s=120)
+
+    assert life.replica.gone_at == 40
+
+
+def test_a_drain_ends_at_its_time_limit_with_what_is_unfinished() -> None:
+    life = Life()
+    life.clock.run(until=30)
+    life.submit(input_tokens=10, output_tokens=10_000)
+    life.replica.drain(timeout_s=5)
+
+    life.clock.run(until=100)
+
+    assert life.replica.gone_at == 35
+    assert [job.finished_at for job in life.ended] == [None]
+
+
+def test_a_pending_replica_that_is_not_wanted_any_more_never_becomes_ready() -> None:
+    life = Life()
+    life.clock.run(until=10)
+
+    life.replica.drain(timeout_s=120)
+    life.clock.run(until=100)
+
+    assert life.phases == [(10.0, None)]
+
+
+def test_a_killed_replica_ends_all_its_requests_once() -> None:
+    life = Life(max_sequences=2)
+    life.clock.run(until=30)
+    for _ in range(4):
+        life.submit()
+    life.clock.run(until=31)
+
+    life.replica.kill()
+    life.replica.kill()
+    life.clock.run(until=100)
+
+    assert len(life.ended) == 4
+    assert all(job.finished_at is None for job in life.ended)
+    assert life.replica.processor.running == life.replica.processor.waiting == 0
