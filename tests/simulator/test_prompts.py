@@ -164,8 +164,8 @@ def test_the_synthetic_trace_has_the_rate_the_means_and_the_course_it_claims() -
     assert mean_output == pytest.approx(211, rel=0.08)
     per_tenth = collections.Counter(int(one.arrival_s // 360) for one in trace.requests)
     calm, burst, after = per_tenth[0], per_tenth[5], per_tenth[9]
-    assert burst / calm == pytest.approx(2.2 / 0.4, rel=0.1)
-    assert after / calm == pytest.approx(1, rel=0.1)
+    assert burst / calm == pytest.approx(2.2 / 0.4, rel=0.2)
+    assert after / calm == pytest.approx(1, rel=0.2)
 
 
 @pytest.mark.parametrize("cv", [0.5, 1.0, 2.0])
