@@ -16,19 +16,25 @@ from starlette import applications, exceptions, requests, responses, routing
 from trimtab_sim.engine_sim import (
     chat_route,
     completions_route,
+    dev_routes,
     exchange,
+    fault_routes,
     faults,
     http_metrics,
+    messages_route,
     plain_routes,
     protocol,
+    responses_route,
     service,
     streaming,
+    token_routes,
 )
 
 PlainHandler = Callable[[exchange.Exchange, service.Service], Awaitable[None]]
 GenerationHandler = Callable[[exchange.Exchange, service.Service, faults.Fault | None], Awaitable[None]]
 
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+_MESSAGES = "/v1/messages"
 _NOT_MATCHED = frozenset((404, 405))
 
 
@@ -152,20 +158,53 @@ def _route(path: str, method: str, endpoint: PlainEndpoint | GenerationEndpoint)
     return route
 
 
+_PLAIN: Mapping[tuple[str, str], PlainHandler] = {
+    ("/health", "GET"): plain_routes.health,
+    ("/ping", "GET"): plain_routes.health,
+    ("/ping", "POST"): plain_routes.health,
+    ("/version", "GET"): plain_routes.version,
+    ("/load", "GET"): plain_routes.load,
+    ("/metrics", "GET"): plain_routes.metrics,
+    ("/v1/models", "GET"): plain_routes.models,
+    ("/v1/chat/completions/render", "POST"): plain_routes.render,
+    ("/v1/messages/count_tokens", "POST"): messages_route.count,
+    ("/tokenize", "POST"): token_routes.tokenize,
+    ("/detokenize", "POST"): token_routes.detokenize,
+}
+_DEVELOPMENT: Mapping[tuple[str, str], PlainHandler] = {
+    ("/pause", "POST"): dev_routes.pause,
+    ("/resume", "POST"): dev_routes.resume,
+    ("/is_paused", "GET"): dev_routes.is_paused,
+    ("/sleep", "POST"): dev_routes.sleep,
+    ("/wake_up", "POST"): dev_routes.wake_up,
+    ("/is_sleeping", "GET"): dev_routes.is_sleeping,
+    ("/abort_requests", "POST"): dev_routes.abort_requests,
+    ("/reset_prefix_cache", "POST"): dev_routes.reset_prefix_cache,
+}
+_CONTROL: Mapping[tuple[str, str], PlainHandler] = {
+    ("/sim/faults", "GET"): fault_routes.show,
+    ("/sim/faults", "POST"): fault_routes.add,
+    ("/sim/faults", "DELETE"): fault_routes.lift,
+}
+_GENERATION: Mapping[str, GenerationHandler] = {
+    "/v1/chat/completions": chat_route.handle,
+    "/v1/completions": completions_route.handle,
+    "/v1/responses": responses_route.handle,
+    _MESSAGES: messages_route.handle,
+}
+
+
 def routes(shared: service.Service) -> list[routing.Route]:
     """Return all routes that these settings have."""
-    plain: Mapping[tuple[str, str], PlainHandler] = {
-        ("/health", "GET"): plain_routes.health,
-        ("/ping", "GET"): plain_routes.health,
-        ("/version", "GET"): plain_routes.version,
-        ("/load", "GET"): plain_routes.load,
-        ("/metrics", "GET"): plain_routes.metrics,
-        ("/v1/models", "GET"): plain_routes.models,
-        ("/v1/chat/completions/render", "POST"): plain_routes.render,
-    }
+    plain = dict(_PLAIN)
+    if shared.config.dev_mode:
+        plain.update(_DEVELOPMENT)
+    if shared.config.sim_control:
+        plain.update(_CONTROL)
     found = [_route(path, method, PlainEndpoint(handler, shared)) for (path, method), handler in plain.items()]
-    for path, handler in (("/v1/chat/completions", chat_route.handle), ("/v1/completions", completions_route.handle)):
-        found.append(_route(path, "POST", GenerationEndpoint(handler, shared)))
+    for path, handler in _GENERATION.items():
+        endpoint = GenerationEndpoint(handler, shared, messages_shape=path == _MESSAGES)
+        found.append(_route(path, "POST", endpoint))
     return found
 
 

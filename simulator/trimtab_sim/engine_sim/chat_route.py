@@ -124,8 +124,8 @@ def _forced_tool(body: dict[str, Any], shared: service.Service) -> tuple[str | N
             "The tool specified in `tool_choice` does not match any of the specified `tools`", param="tool_choice"
         )
     if parser is None:
-        shown = f"function=ChatCompletionNamedFunction(name='{wanted}') type='function'" if wanted else choice
-        raise protocol.ApiError(f'tool_choice="{shown}" requires --tool-call-parser to be set')
+        shown = f'function "{wanted}"' if wanted else f'"{choice}"'
+        raise protocol.ApiError(f"tool_choice={shown} requires --tool-call-parser to be set")
     return wanted or names[0], wanted is not None
 
 
@@ -152,6 +152,8 @@ async def handle(call: exchange.Exchange, shared: service.Service, fault: faults
 
 class Wording:
     """Chat completions on the wire: the events of a stream, or the whole answer."""
+
+    eager = False
 
     def __init__(
         self, request: ChatRequest, ticket: engine.Ticket, shared: service.Service, *, request_id: str, created: int
@@ -244,6 +246,10 @@ class Wording:
             }
             tail += b',"metrics":' + _encode(shown)
         return [self._head + tail + b"}\n\n", streaming.DONE]
+
+    def failing(self, error: protocol.ApiError) -> list[bytes]:
+        """Return the error and the end mark: here [DONE] does not mean success."""
+        return [error.event(), streaming.DONE]
 
     def _choice(self, sequence: scheduler.Sequence) -> dict[str, Any]:
         request, ids = self._request, sequence.answer.ids[: sequence.generated]

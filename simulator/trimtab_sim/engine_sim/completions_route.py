@@ -128,6 +128,8 @@ async def handle(call: exchange.Exchange, shared: service.Service, fault: faults
 class Wording:
     """Completions on the wire: the events of a stream, or the whole answer."""
 
+    eager = False
+
     def __init__(
         self,
         request: CompletionRequest,
@@ -202,6 +204,10 @@ class Wording:
             }
             tail += b',"metrics":' + _encode(shown)
         return [self._head + tail + b"}\n\n", streaming.DONE]
+
+    def failing(self, error: protocol.ApiError) -> list[bytes]:
+        """Return the error and the end mark: here [DONE] does not mean success."""
+        return [error.event(), streaming.DONE]
 
     def _choice(self, sequence: scheduler.Sequence) -> dict[str, Any]:
         request, ids = self._request, sequence.answer.ids[: sequence.generated]

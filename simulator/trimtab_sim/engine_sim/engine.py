@@ -195,6 +195,10 @@ class Engine:
         wanted = set(request_ids)
         return self.abort(ticket for ticket in self._tickets if ticket.sequences[0].request_id in wanted)
 
+    def abort_all(self) -> int:
+        """Abort every request; return how many there were."""
+        return self.abort(self._tickets)
+
     async def pause(self, mode: str) -> None:
         """Stop, and hold new requests: `keep` freezes what runs, `wait` lets it end first, `abort` ends it now."""
         self.paused = True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -19,10 +20,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
 
 from trimtab_sim.engine_sim import app, engine, faults, http_metrics, service, settings
 
-_BACKLOG = 2048
 _LINGER_SECONDS = 1
 _MOMENT = 0.05
 
@@ -97,6 +98,8 @@ class Life:
         )
         self._server = _Server(options)
         self._refusing = False
+        self._port: int = bound.getsockname()[1]
+        self._tasks: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
         """Begin the end, as SIGTERM does; may be called again."""
@@ -144,13 +147,32 @@ class Life:
         await asyncio.sleep(_MOMENT)  # lets the failed requests write their last words
 
     def _faults_changed(self) -> None:
-        """Let sockets and engine follow the faults in force."""
-        refuse = self.shared.board.acts("refuse", self.shared.clock())
+        """Let sockets and engine follow the faults in force, now and when the first of them ends."""
+        self.shared.engine.thaw()
+        refuse = [fault for fault in self.shared.board.in_force(self.shared.clock()) if fault.kind == "refuse"]
         if refuse and not self._refusing:
             self._refusing = True
             for listener in self._server.servers:
                 listener.close()
-        self.shared.engine.thaw()
+            self._server.servers.clear()
+        elif self._refusing and not refuse:
+            self._refusing = False
+            self._tasks.append(self._loop.create_task(self._listen_again()))
+        lasting = [fault.seconds for fault in refuse if fault.seconds is not None]
+        if lasting:
+            self._loop.call_later(min(lasting), self._faults_changed)
+
+    async def _listen_again(self) -> None:
+        config = self._server.config
+        again = bind(dataclasses.replace(self._config, port=self._port))
+        listener = await self._loop.create_server(
+            lambda: httptools_impl.HttpToolsProtocol(
+                config=config, server_state=self._server.server_state, app_state=self._server.lifespan.state
+            ),
+            sock=again,
+            backlog=config.backlog,
+        )
+        self._server.servers.append(listener)
 
 
 async def _main(config: settings.Settings, bound: socket.socket) -> None:

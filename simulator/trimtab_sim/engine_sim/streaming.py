@@ -21,7 +21,15 @@ class CutError(Exception):
 
 
 class Script(Protocol):
-    """The events of one API for one request."""
+    """
+    The events of one API for one request.
+
+    Attributes:
+        eager: Whether the opening events are sent at once, or wait for the first token.
+
+    """
+
+    eager: bool
 
     def opening(self) -> list[bytes]:
         """Return the events before the first token."""
@@ -33,6 +41,10 @@ class Script(Protocol):
 
     def closing(self) -> list[bytes]:
         """Return the events after the last token."""
+        ...
+
+    def failing(self, error: protocol.ApiError) -> list[bytes]:
+        """Return the events that end a stream which fails."""
         ...
 
 
@@ -117,6 +129,8 @@ class Relay:
     async def run(self) -> None:
         """Send the whole stream. Raises CutError if a fault drops the connection."""
         await self._call.start_events()
+        if self._script.eager:
+            await self._open_with([])  # before any token
         try:
             while self._open:
                 await self._meet_fault()
@@ -150,23 +164,28 @@ class Relay:
             if sequence.finish_reason is not None:
                 self._ended[at] = True
                 self._open -= 1
-            if not self._opened:
-                self._opened = True
-                events = [*self._script.opening(), *events]
             if self._spoil:
                 events = self._spoiled(events)
-            for data in events:
-                await self._call.event(data)
+            await self._open_with(events)
         return found
+
+    async def _open_with(self, events: list[bytes]) -> None:
+        """Send events, the opening ones before the first of them."""
+        if not self._opened:
+            self._opened = True
+            for data in self._script.opening():
+                await self._call.event(data)
+        for data in events:
+            await self._call.event(data)
 
     def _spoiled(self, events: list[bytes]) -> list[bytes]:
         """Cut the last event in half once enough tokens have been sent; only one event of the stream is spoiled."""
-        if self._fault is None or sum(self._sent) < self._fault.after_tokens:
+        if not events or self._fault is None or sum(self._sent) < self._fault.after_tokens:
             return events
         self._spoil = False
         return [*events[:-1], events[-1][: len(events[-1]) // 2] + b"\n\n"]
 
     async def _fail(self, error: protocol.ApiError) -> None:
-        await self._call.event(error.event())
-        await self._call.event(DONE)
+        for data in self._script.failing(error):
+            await self._call.event(data)
         await self._call.end_events()
