@@ -179,10 +179,11 @@ def _structural(raw: Schema, definitions: Mapping[str, Schema]) -> Schema:
         result[PRESERVE] = True
     if "items" in raw:
         result["items"] = _structural(raw["items"], definitions)
-    default = _without_empty(raw.get("default"))
-    if default not in (None, "", [], {}):
-        result["default"] = default
-    if declared := rules.RULES.get(raw.get("title", "")):
+    if raw.get("default") not in (None, ""):
+        # In full: the API server judges a default by the rules before it fills in the defaults inside it.
+        result["default"] = with_defaults(_without_empty(raw["default"]), result)
+    # Only a type has properties; pydantic gives fields titles too, and "tenants" would be taken for Tenants.
+    if "properties" in raw and (declared := rules.RULES.get(raw.get("title", ""))):
         result[VALIDATIONS] = [_validation(rule) for rule in declared]
     return result
 

@@ -21,7 +21,7 @@ class Rule:
 
     Attributes:
         expression: CEL that must be true; ``self`` is the object.
-        message: what is wrong and what to change.
+        message: what is wrong, a colon, and what to change.
         field: name of the field at fault inside ``self``, or empty when it is the object itself.
     """
 
@@ -86,7 +86,7 @@ _TIER: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
     inference_tier.InferenceTierSpec: (
         Rule(
             "(has(self.variants) && size(self.variants) > 0) != has(self.external)",
-            "set exactly one of variants (own replicas) and external (a provider's API)",
+            "exactly one of variants and external is needed: variants for own replicas, external for a provider",
         ),
         Rule(
             "!has(self.variants) || size(self.variants) == 0 || self.variants.exists(v, v.replicas.max > 0)",
@@ -100,7 +100,7 @@ _TIER: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
         ),
         Rule(
             "!has(self.scaling.scaleToZero) || !has(self.external)",
-            "scaleToZero has no meaning for an external API: remove it",
+            "scaleToZero has no meaning for an external API: remove scaleToZero",
             "scaling",
         ),
     ),
@@ -145,9 +145,20 @@ _POLICY: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
         ),
     ),
     routing_policy.Budget: (
-        Rule("has(self.usdPerHour) || has(self.usdPerMonth)", "a budget needs usdPerHour, usdPerMonth or both"),
-        Rule("!has(self.usdPerHour) || double(self.usdPerHour) > 0.0", "usdPerHour must be above 0", "usdPerHour"),
-        Rule("!has(self.usdPerMonth) || double(self.usdPerMonth) > 0.0", "usdPerMonth must be above 0", "usdPerMonth"),
+        Rule(
+            "has(self.usdPerHour) || has(self.usdPerMonth)",
+            "a budget needs a ceiling: set usdPerHour, usdPerMonth or both",
+        ),
+        Rule(
+            "!has(self.usdPerHour) || double(self.usdPerHour) > 0.0",
+            "usdPerHour must be above 0: write such as '40'",
+            "usdPerHour",
+        ),
+        Rule(
+            "!has(self.usdPerMonth) || double(self.usdPerMonth) > 0.0",
+            "usdPerMonth must be above 0: write such as '20000'",
+            "usdPerMonth",
+        ),
         Rule(
             "!has(self.usdPerHour) || !has(self.usdPerMonth) || double(self.usdPerMonth) >= double(self.usdPerHour)",
             "usdPerMonth would be used up in less than one hour at usdPerHour: raise it or lower usdPerHour",
@@ -178,14 +189,24 @@ _POLICY: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
             "firstByteTimeout must not be above totalTimeout: lower it or raise totalTimeout",
             "firstByteTimeout",
         ),
-        Rule("duration(self.connectTimeout) > duration('0s')", "connectTimeout must be above 0", "connectTimeout"),
-        Rule("duration(self.idleTimeout) > duration('0s')", "idleTimeout must be above 0", "idleTimeout"),
+        Rule(
+            "duration(self.connectTimeout) > duration('0s')",
+            "connectTimeout must be above 0: write such as 2s",
+            "connectTimeout",
+        ),
+        Rule(
+            "duration(self.idleTimeout) > duration('0s')",
+            "idleTimeout must be above 0: write such as 30s",
+            "idleTimeout",
+        ),
     ),
     routing_policy.Retune: (
-        Rule("duration(self.interval) >= duration('1s')", "interval must be at least 1s", "interval"),
+        Rule(
+            "duration(self.interval) >= duration('1s')", "interval must be at least 1s: write such as 15s", "interval"
+        ),
         Rule(
             "double(self.maxWeightStep) > 0.0",
-            "maxWeightStep must be above 0, or weights never move",
+            "maxWeightStep must be above 0, or weights never move: write such as '0.10'",
             "maxWeightStep",
         ),
     ),

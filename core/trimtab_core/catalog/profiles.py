@@ -1,9 +1,10 @@
 """What one replica can probably carry, before anything is measured.
 
 A roofline: the time of one decode step is the time to read the weights from memory, each running sequence
-adds the time to read its keys and values and its share of other requests' prefill, and prefill is bound by
-arithmetic. Two efficiencies and one overhead are fitted to ``tests/core/catalog/test_profiles.py``'s cells
-(ai-dynamo/aiconfigurator 0.12.0, vLLM, and its measured silicon sample); all cells agree within 30 %.
+adds the time to read its keys and values, and prefill is bound by arithmetic. Two efficiencies and two overheads
+are fitted to the cells of ``tests/core/catalog/test_profiles.py`` (ai-dynamo/aiconfigurator 0.12.0, vLLM, and its
+measured silicon sample); all agree within 30 %. Those cells' slopes include the prefill of other requests, which
+here is left out of ``itl_per_sequence_seconds``: ``capacity.py`` adds it from the prefill rate.
 What a user writes and what Trimtab learns from signals replace these numbers one by one.
 """
 
@@ -95,7 +96,7 @@ def explain(
         )
     return CapacityProfile(
         itl_base_seconds=replica.itl_base_seconds,
-        itl_per_sequence_seconds=replica.itl_per_sequence_seconds(REFERENCE_INPUT_TOKENS, REFERENCE_OUTPUT_TOKENS),
+        itl_per_sequence_seconds=replica.itl_per_sequence_seconds,
         prefill_tokens_per_second=replica.prefill_tokens_per_second,
         kv_tokens=replica.kv_tokens,
         max_sequences=DEFAULT_MAX_SEQUENCES,
@@ -140,10 +141,11 @@ class _Replica:
         overhead = STEP_OVERHEAD_SECONDS + SECONDS_PER_DOUBLING * math.log2(self.count)
         return self.weight_bytes / self.bytes_per_second + overhead
 
-    def itl_per_sequence_seconds(self, input_tokens: int, output_tokens: int) -> float:
-        """Reading one sequence's keys and values at half its output, and its share of the prefill of all requests."""
-        read = (input_tokens + output_tokens / 2) * self.kv_bytes_per_token / self.bytes_per_second
-        return read + input_tokens / self.prefill_tokens_per_second / output_tokens
+    @property
+    def itl_per_sequence_seconds(self) -> float:
+        """Reading the keys and values of one sequence, half of its output written."""
+        context_tokens = REFERENCE_INPUT_TOKENS + REFERENCE_OUTPUT_TOKENS / 2
+        return context_tokens * self.kv_bytes_per_token / self.bytes_per_second
 
 
 def resolve(

@@ -1,0 +1,68 @@
+"""``trimtab validate``: manifests checked offline, each finding with its file, line, field and fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from trimtab_core.api.checks.manifests import Market
+from trimtab_core.catalog import prices
+
+from trimtab_cli import failure, manifests
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-f", "--filename", "paths", required=True, multiple=True, type=click.Path(path_type=Path), metavar="FILE|DIR",
+    help="Manifest, or folder of manifests. May be given several times.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option(
+    "--cloud", type=click.Choice(prices.CLOUDS), default=prices.CLOUDS[0], show_default=True,
+    help="Whose list prices stand in for those that the manifests don't state.",
+)  # fmt: skip
+@click.option("--region", default="", help="Region of that cloud; its first price list when absent.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def command(paths: tuple[Path, ...], *, as_json: bool, cloud: str, region: str, debug: bool) -> None:
+    """Check manifests offline: schema, rules and cross-references.
+
+    Exit code 0: nothing found. 1: findings. 2: the files can't be read as manifests.
+    """
+    if region and all(market.region != region for market in prices.MARKETS if market.cloud == cloud):
+        known = ", ".join(market.region for market in prices.MARKETS if market.cloud == cloud)
+        raise failure.Usage(
+            f"--region {region}: no price list of {cloud} for it; write one of {known}, or leave it out"
+        )
+    try:
+        bundle = manifests.load(paths, Market(cloud, region))
+    except manifests.ManifestError as error:
+        if debug:
+            raise
+        raise failure.Usage(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(_report(bundle), indent=2, ensure_ascii=False))
+    else:
+        _print(bundle)
+    if bundle.findings:
+        raise SystemExit(failure.Finding.exit_code)
+
+
+def _report(bundle: manifests.Bundle) -> dict[str, object]:
+    return {
+        "files": [str(path) for path in bundle.files],
+        "objects": {"tiers": len(bundle.tiers), "policies": len(bundle.policies), "caches": len(bundle.caches)},
+        "skipped": bundle.skipped,
+        "findings": [finding.to_dict() for finding in bundle.findings],
+    }
+
+
+def _print(bundle: manifests.Bundle) -> None:
+    for finding in bundle.findings:
+        click.echo(finding.text())
+    counts = f"{len(bundle.tiers)} tiers, {len(bundle.policies)} policies, {len(bundle.caches)} caches"
+    other = f"; {bundle.skipped} objects of other kinds skipped" if bundle.skipped else ""
+    if bundle.findings:
+        click.echo(f"{len(bundle.findings)} findings in {len(bundle.files)} files{other}", err=True)
+    else:
+        click.echo(f"fine: {counts} in {len(bundle.files)} files{other}")

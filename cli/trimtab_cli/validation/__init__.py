@@ -1,0 +1,1 @@
+"""What ``trimtab validate`` checks beyond reading the files."""
