@@ -74,6 +74,18 @@ class ObservedVariant:
     node_labels: Mapping[str, str] = field(default_factory=dict)
     told: int | None = None
 
+    @property
+    def beyond_count(self) -> int:
+        """Replicas that run although the Deployment's count no longer has them; its controller lags a moment."""
+        alive = sum(1 for r in self.replicas if r.phase is not ReplicaPhase.DRAINING or r.drain_since is not None)
+        return max(0, alive - (self.desired or 0))
+
+    @property
+    def asked_for(self) -> int:
+        """The replicas that are to stay: those that were told to leave don't count, although ``desired`` has them."""
+        marked = sum(1 for replica in self.replicas if replica.drain_since is not None)
+        return max(0, (self.desired or 0) - max(0, marked - self.beyond_count))
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -82,6 +94,7 @@ class Observation:
     Attributes:
         tenant_keys: per policy (``namespace/name``), SHA-256 (hex) of each tenant's API key, by tenant name.
         routers: per policy, the router replicas that are ready, by name.
+        optional_kinds: kinds of other projects that the cluster serves, such as ``ScaledObject``.
     """
 
     tiers: tuple[v1alpha1.InferenceTier, ...]
@@ -92,6 +105,7 @@ class Observation:
     engines: Mapping[str, EngineReading]
     tenant_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     routers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional_kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +182,13 @@ class _Judge:
     def variant(
         self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
     ) -> snapshots.VariantState:
-        """One variant: what runs, what it costs, what it can carry, what is remembered of it.
-
-        A replica that was told to leave no longer counts as asked for, although its Deployment still counts it.
-        """
-        leaving = sum(1 for replica in seen.replicas if replica.drain_since is not None)
+        """One variant: what runs, what it costs, what it can carry, what is remembered of it."""
         price = prices.for_variant(
             spec, node_labels=seen.node_labels, cloud=self.settings.cloud, region=self.settings.region
         )
         return snapshots.VariantState(
             spec=spec,
-            desired=max(0, (seen.desired or 0) - leaving),
+            desired=seen.asked_for,
             replicas=tuple(self.replica(replica) for replica in seen.replicas),
             price=None if isinstance(price, prices.MissingPrice) else price,
             profile=_profile(tier, spec, seen),

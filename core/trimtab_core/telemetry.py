@@ -39,6 +39,8 @@ class Family:
 
 POLICY, CLASS, TIER, TENANT = "policy", "class", "tier", "tenant"
 VARIANT, ENDPOINT, REASON, RESULT, SLO = "variant", "endpoint", "reason", "result", "slo"
+TARGET = "target"
+"""A Deployment, as selectors of external metrics can match it."""
 
 LATENCY_BUCKETS = (
     0.005,
@@ -145,7 +147,9 @@ ROUTER_FAMILIES = (
 
 # What the operator exports.
 PLAN_USD_PER_HOUR = Family("trimtab_plan_usd_per_hour", Kind.GAUGE, "Cost of the plan in force.", (TIER,))
-REPLICAS_WANTED = Family("trimtab_replicas_wanted", Kind.GAUGE, "Replicas the plan wants.", (TIER, VARIANT))
+REPLICAS_WANTED = Family(
+    "trimtab_replicas_wanted", Kind.GAUGE, "Replicas that are to run now.", (TIER, VARIANT, TARGET)
+)
 REPLICAS_READY = Family("trimtab_replicas_ready", Kind.GAUGE, "Replicas that serve.", (TIER, VARIANT))
 WEIGHT = Family("trimtab_weight", Kind.GAUGE, "Share of a class that a tier gets.", (POLICY, CLASS, TIER))
 DECISIONS = Family("trimtab_decisions_total", Kind.COUNTER, "Changes decided, by decisive reason.", (TIER, REASON))
