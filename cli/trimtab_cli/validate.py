@@ -60,9 +60,21 @@ def _report(bundle: manifests.Bundle) -> dict[str, object]:
 def _print(bundle: manifests.Bundle) -> None:
     for finding in bundle.findings:
         click.echo(finding.text())
-    counts = f"{len(bundle.tiers)} tiers, {len(bundle.policies)} policies, {len(bundle.caches)} caches"
+    counts = ", ".join(
+        _count(len(objects), one, many)
+        for objects, one, many in (
+            (bundle.tiers, "tier", "tiers"),
+            (bundle.policies, "policy", "policies"),
+            (bundle.caches, "cache", "caches"),
+        )
+    )
+    files = _count(len(bundle.files), "file", "files")
     other = f"; {bundle.skipped} objects of other kinds skipped" if bundle.skipped else ""
     if bundle.findings:
-        click.echo(f"{len(bundle.findings)} findings in {len(bundle.files)} files{other}", err=True)
+        click.echo(f"{_count(len(bundle.findings), 'finding', 'findings')} in {files}{other}", err=True)
     else:
-        click.echo(f"fine: {counts} in {len(bundle.files)} files{other}")
+        click.echo(f"fine: {counts} in {files}{other}")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
