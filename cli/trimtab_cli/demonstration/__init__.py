@@ -1,0 +1,1 @@
+"""The parts of ``trimtab demo``: load, measurement, live view and report."""

@@ -1,0 +1,94 @@
+"""The HTML report: one file that needs nothing else, filled from values. Pure but for its own template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+import markupsafe
+
+from trimtab_cli.demonstration import plots
+
+PALETTE_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One number that matters.
+
+    Attributes:
+        note: one line below it: against what, or how it was made.
+        good: True and False colour the number, None doesn't.
+    """
+
+    name: str
+    value: str
+    note: str
+    good: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One controller in the table: its name, how its numbers were made, and the cells."""
+
+    name: str
+    origin: str
+    cells: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One decision as it is told."""
+
+    time: str
+    tier: str
+    action: str
+    cost: str
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with what to see in it."""
+
+    chart: plots.Chart
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that the report shows.
+
+    Attributes:
+        headline: the run in one sentence.
+        honesty: (label, text) pairs: what is measured, what simulated, what shortened.
+        columns: names of the cells of each row.
+        facts: (name, value) pairs about the run, such as trace, seed and machine.
+    """
+
+    title: str
+    headline: str
+    duration_seconds: float
+    cards: Sequence[Card]
+    honesty: Sequence[tuple[str, str]]
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    figures: Sequence[Figure]
+    decisions: Sequence[Told]
+    facts: Sequence[tuple[str, str]]
+
+
+def render(page: Page) -> str:
+    """The report as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trimtab_cli.demonstration", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["draw"] = lambda chart: markupsafe.Markup(  # noqa: S704 (our own SVG, texts escaped in it)
+        plots.draw(chart, page.duration_seconds)
+    )
+    return environment.get_template("page.html.j2").render(page=page)
