@@ -11,7 +11,7 @@ MAX_MESSAGES = 40
 """Longer conversations hardly repeat: not worth the memory."""
 
 _DEFAULT_TEMPERATURE = 1.0
-_SAMPLED = ("seed", "logprobs", "top_logprobs", "prompt_logprobs", "echo")
+_SAMPLED = ("logprobs", "top_logprobs", "prompt_logprobs", "echo")
 _TOOLS = ("tools", "functions", "tool_choice", "function_call")
 
 
@@ -33,7 +33,7 @@ def bypass_reason(cache: table.Cache, body: Mapping[str, Any], *, sensitive: boo
         return "temperature"
     if body.get("n") not in (None, 1) or body.get("best_of") not in (None, 1):
         return "choices"
-    if any(body.get(name) not in (None, False, 0) for name in _SAMPLED):
+    if body.get("seed") is not None or any(body.get(name) not in (None, False, 0) for name in _SAMPLED):
         return "sampled"
     if any(body.get(name) for name in _TOOLS):
         return "tools"

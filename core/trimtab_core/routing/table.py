@@ -210,7 +210,8 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 def hash_content(table: RoutingTable) -> str:
     """SHA-256 (hex) of the content, blind to epoch, revision, issue time and the hash field itself."""
     blind = msgspec.structs.replace(table, epoch=0, revision=0, issued_at=0.0, content_hash="")
-    return hashlib.sha256(_encoder.encode(blind)).hexdigest()
+    # Through the wire form once, so that a 60 where a float belongs hashes as the 60.0 that a router reads.
+    return hashlib.sha256(_encoder.encode(_decoder.decode(_encoder.encode(blind)))).hexdigest()
 
 
 def seal(table: RoutingTable) -> RoutingTable:

@@ -1,0 +1,67 @@
+"""``trimtab router``: run the data plane."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from trimtab_cli import failure
+
+
+@click.command()
+@click.option(
+    "--table", type=click.Path(path_type=Path), required=True, help="File of the routing table; may appear later."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port for clients.")
+@click.option(
+    "--admin-port",
+    type=click.IntRange(0, 65535),
+    default=8081,
+    show_default=True,
+    help="Port for /metrics, /healthz, /readyz and the admin views; worker i takes the i-th port after it.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds that requests under way may go on after SIGTERM.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the port."
+)
+@click.option("--debug", is_flag=True, help="Tracebacks, and more in the log.")
+def command(
+    *, table: Path, host: str, port: int, admin_port: int, drain_timeout: float, workers: int, debug: bool
+) -> None:
+    """Run the router (data plane).
+
+    It serves OpenAI's API by the routing table in FILE, takes over every new version of it, and keeps the
+    last good one. Without a table it waits, alive and not ready.
+    """
+    from trimtab_router import main, settings
+
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    options = settings.Settings(
+        table=table,
+        host=host,
+        port=port,
+        admin_port=admin_port,
+        drain_seconds=drain_timeout,
+        workers=workers,
+    )
+    try:
+        code = main.serve(options)
+    except main.PortBusyError as error:
+        if debug:
+            raise
+        raise failure.Usage(str(error)) from error
+    sys.exit(code)

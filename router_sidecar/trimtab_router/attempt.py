@@ -1,0 +1,242 @@
+"""One attempt: a request sent to one endpoint, up to an answer or a failure that names its reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from trimtab_core.routing import table
+
+from trimtab_router import compiled, endpoints, errors, relay, upstream
+
+_ERROR_BYTES = 1 << 20
+_BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_MAX_RETRY_AFTER = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt brought no answer.
+
+    Attributes:
+        reason: label value of the fallback metric.
+        error: what the client is told if no fallback is left.
+        blames: counts against the endpoint; a full queue does not.
+        at_once: ejects the endpoint without waiting for more: nobody listens there.
+    """
+
+    reason: str
+    error: errors.RouterError
+    blames: bool = True
+    at_once: bool = False
+
+
+class Owner(Protocol):
+    """The exchange, as an attempt sees it. Exactly one of ``done``, ``refused`` and ``failed`` ends an attempt."""
+
+    def relay_for(self, attempt: Attempt, content_type: bytes) -> relay.Relay:
+        """What becomes of a good answer of this type."""
+
+    def passed(self, data: bytes) -> None:
+        """Bytes for the client."""
+
+    def done(self) -> None:
+        """The answer is complete and good."""
+
+    def refused(self, status: int, body: bytes) -> None:
+        """The engine says that the request itself is wrong."""
+
+    def failed(self, failure: Failure) -> None:
+        """No answer came of it."""
+
+
+class Attempt:
+    """One request to one endpoint.
+
+    Attributes:
+        tier, endpoint: who is asked.
+        status, content_type: of the answer, once its head came.
+        relay: of the answer, once its head came.
+        started_at: monotonic seconds.
+    """
+
+    __slots__ = (
+        "_clock", "_connection", "_data", "_loop", "_open", "_owner", "_resilience", "_retry_after", "_task",
+        "content_type", "endpoint", "relay", "started_at", "status", "tier",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Owner,
+        choice: tuple[compiled.Tier, endpoints.Endpoint],
+        *,
+        resilience: table.Resilience,
+        clock: Callable[[], float],
+    ) -> None:
+        self.tier, self.endpoint = choice
+        self._owner = owner
+        self._resilience = resilience
+        self._clock = clock
+        self._connection: upstream.UpstreamConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._data = b""
+        self._open = False
+        self._retry_after = b""
+        self.relay: relay.Relay | None = None
+        self.status = 0
+        self.content_type = b""
+        self.started_at = 0.0
+
+    def start(self, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        """Send a whole request, over a warm connection if there is one."""
+        self._loop = loop
+        self._data = data
+        self._open = True
+        self.endpoint.in_flight += 1
+        self.started_at = self._clock()
+        connection = self.endpoint.pool.take(self.started_at)
+        if connection is None:
+            self._task = loop.create_task(self._connect())
+        else:
+            self._connection = connection
+            connection.send(self, data)
+
+    def abort(self) -> None:
+        """Break off: nobody wants the answer any more. Reports nothing."""
+        if not self._open:
+            return
+        self._release()
+        if self._task is not None:
+            self._task.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+
+    def expire(self, reason: str, *, at_once: bool = False) -> None:
+        """Break off because it takes too long."""
+        if self._task is not None and self._connection is None:
+            reason = "connect-timeout"
+        self._fail(
+            Failure(reason, errors.UpstreamTimeout(f"the engine did not answer in time ({reason})"), at_once=at_once)
+        )
+
+    def pause(self) -> None:
+        """The client is slow: read no more."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None and self._open:
+            self._connection.resume()
+
+    # What the connection reports.
+
+    def head(self, status: int, content_type: bytes, retry_after: bytes) -> None:
+        """The head of the answer."""
+        self.status, self.content_type, self._retry_after = status, content_type, retry_after
+        if 200 <= status < 300:  # noqa: PLR2004 (the class of success)
+            self.relay = self._owner.relay_for(self, content_type)
+        else:
+            self.relay = relay.WholeRelay(_ERROR_BYTES, judged=False)
+
+    def read(self, data: bytes) -> None:
+        """Bytes of the answer."""
+        judge = self.relay
+        assert judge is not None
+        out = judge.feed(data)
+        if judge.failure:
+            self._fail_verdict(judge)
+        elif out:
+            self._owner.passed(out)
+
+    def complete(self) -> None:
+        """The message is whole; is the answer?"""
+        judge = self.relay
+        assert judge is not None
+        judge.close()
+        if judge.failure:
+            self._fail_verdict(judge)
+        elif self.relay is not None and 200 <= self.status < 300:  # noqa: PLR2004
+            self._release()
+            self.endpoint.succeeded()
+            self._owner.done()
+        else:
+            self._complete_error(judge)
+
+    def lost(self, *, stale: bool) -> None:
+        """The connection broke."""
+        self._connection = None
+        if stale:
+            # The engine closed it while the request was on its way: not its fault, and nothing was done yet.
+            self._task = self._loop.create_task(self._connect())
+        elif self.relay is not None and self.relay.ended:
+            self._release()
+            self.endpoint.succeeded()
+            self._owner.done()
+        else:
+            self._fail(Failure("disconnected", errors.UpstreamFailed("the engine broke the connection off")))
+
+    # Own steps.
+
+    async def _connect(self) -> None:
+        endpoint = self.endpoint
+        try:
+            async with asyncio.timeout(self._resilience.connect_timeout):
+                _, connection = await self._loop.create_connection(
+                    lambda: upstream.UpstreamConnection(endpoint.pool, self._clock),
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                )
+        except (OSError, TimeoutError) as error:
+            reason = "connect-timeout" if isinstance(error, TimeoutError) else "connect-refused"
+            self._task = None
+            self._fail(Failure(reason, errors.UpstreamFailed("the engine can't be reached"), at_once=True))
+            return
+        self._task = None
+        if self._open:
+            self._connection = connection
+            connection.send(self, self._data)
+        else:
+            connection.close()
+
+    def _complete_error(self, judge: relay.Relay) -> None:
+        assert isinstance(judge, relay.WholeRelay)
+        status = self.status
+        reason = f"status-{status}"
+        if status in _BUSY:
+            busy = errors.Unavailable("the engines are busy; try again later", retry_after=self._wait_seconds())
+            self._fail(Failure(reason, busy, blames=False))
+        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.BAD_REQUEST:
+            # Redirects are not followed: nothing but the table chooses where requests go.
+            self._fail(Failure(reason, errors.UpstreamFailed(f"the engine answered with status {status}")))
+        elif status in _DENIED:
+            self._fail(Failure(reason, errors.UpstreamFailed("the engine did not accept the router's credentials")))
+        else:
+            self._release()
+            self.endpoint.succeeded()
+            self._owner.refused(status, judge.body)
+
+    def _fail_verdict(self, judge: relay.Relay) -> None:
+        blames = judge.failure not in ("oversized-event", "oversized-answer")
+        error = errors.UpstreamFailed(f"the engine's answer failed: {judge.failure}")
+        self._fail(Failure(judge.failure, error, blames=blames))
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._open:
+            return
+        self.abort()
+        self._owner.failed(failure)
+
+    def _release(self) -> None:
+        if self._open:
+            self._open = False
+            self.endpoint.in_flight -= 1
+
+    def _wait_seconds(self) -> int:
+        text = self._retry_after
+        return min(int(text), _MAX_RETRY_AFTER) if text.isdigit() and text else 1

@@ -1,0 +1,74 @@
+"""The bill of one request: tokens as the engine counted them, or estimated, and their price twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab_core.routing import table
+
+from trimtab_router import answers, ledger, relay
+
+CHARS_PER_TOKEN = 4
+"""Of English text, about; for requests whose engine never came to count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one request used and cost.
+
+    Attributes:
+        cost_usd: at the rates of the tier that served it.
+        baseline_usd: at those of the baseline tier.
+        estimated: the engine did not say; counted by events and characters instead.
+    """
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    baseline_usd: float = 0.0
+    estimated: bool = False
+
+
+NOTHING = Bill()
+
+
+def usage_usd(rates: table.Rates, usage: answers.Usage) -> float:
+    """USD of what an engine counted."""
+    return ledger.price(
+        rates,
+        input_tokens=usage.tokens_in,
+        cached_input_tokens=usage.tokens_cached,
+        output_tokens=usage.tokens_out,
+    )
+
+
+def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, baseline: table.Rates) -> Bill:
+    """The bill of an answer, complete or broken off.
+
+    Without usage the prompt is estimated from its bytes, and each event with content counts as one token: a
+    client that leaves in the middle still pays for what was made for it.
+
+    Args:
+        answer: what came of the engine; None if nothing did.
+        body_bytes: size of the request.
+        tier: who served it.
+        baseline: rates to compare with.
+    """
+    if answer is None:
+        return NOTHING
+    usage = answer.usage
+    if usage is not None:
+        inputs, cached, outputs = usage.tokens_in, usage.tokens_cached, usage.tokens_out
+    elif isinstance(answer, relay.EventRelay) or answer.ended:
+        inputs, cached, outputs = body_bytes // CHARS_PER_TOKEN, 0, answer.pieces
+    else:
+        return NOTHING
+    return Bill(
+        inputs,
+        cached,
+        outputs,
+        ledger.price(tier.rates, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
+        ledger.price(baseline, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
+        estimated=usage is None,
+    )

@@ -1,0 +1,44 @@
+"""Dispatch: which endpoint a request goes to next. Filters, scorers and picker are core's; this walks the tiers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+
+from trimtab_core.routing import filters, picker
+
+from trimtab_router import compiled, endpoints
+
+Choice = tuple[compiled.Tier, endpoints.Endpoint]
+
+
+def choose(
+    class_: compiled.Class,
+    first: str,
+    *,
+    tried: Collection[endpoints.Endpoint],
+    now: float,
+    rng: random.Random,
+) -> Choice | None:
+    """The next endpoint to ask, None if nothing that may serve is there.
+
+    In this order: the tier that the weights chose, the other allowed ones (better upwards, then lesser
+    downwards), tiers beyond the class's own if it falls back to any, and at last an ejected endpoint of an
+    allowed tier. A class that fails closed has no tiers beyond its own.
+    """
+    allowed = class_.orders[first]
+    for tiers in (allowed, class_.wider[first]):
+        for tier in tiers:
+            endpoint = picker.pick(filters.eligible(tier.endpoints, now=now, tried=tried), rng)
+            if endpoint is not None:
+                return tier, endpoint
+    for tier in allowed:
+        endpoint = picker.pick(filters.last_resort(tier.endpoints, tried=tried), rng)
+        if endpoint is not None:
+            return tier, endpoint
+    return None
+
+
+def hold_seconds(class_: compiled.Class, first: str) -> float:
+    """How long a request may wait for a tier to wake: the longest hold of the tiers that may serve it."""
+    return max((tier.spec.hold_seconds for tier in class_.orders[first]), default=0.0)

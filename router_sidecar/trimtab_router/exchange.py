@@ -1,0 +1,465 @@
+"""One request's life: admitted → classified → perhaps from the cache → attempts → committed → settled.
+
+Up to the commit point (the first byte of content for the client) a failed attempt is followed by another one.
+After it, only the truth: an error event, and the end of the connection. Whatever happens, an exchange settles
+exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from enum import IntEnum
+from typing import Protocol
+
+from trimtab_core import telemetry
+from trimtab_core.routing import table
+
+from trimtab_router import (
+    admission,
+    answers,
+    attempt,
+    billing,
+    cache_store,
+    compiled,
+    dispatch,
+    endpoints,
+    errors,
+    heads,
+    ledger,
+    lookup,
+    metrics,
+    openai,
+    relay,
+    routes,
+    server,
+    settings,
+    sse,
+)
+from trimtab_router.request import Request
+
+
+class Stage(IntEnum):
+    """How far an exchange is."""
+
+    ADMITTED = 0
+    HELD = 1
+    ASKING = 2
+    COMMITTED = 3
+    SETTLED = 4
+
+
+class Router(Protocol):
+    """What an exchange needs of the process that it runs in."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: settings.Limits
+    rng: random.Random
+    registry: metrics.Registry
+    ledger: ledger.Ledger
+    cache: cache_store.MemoryStore
+    exchanges: set[Exchange]
+    held: set[Exchange]
+    draining: bool
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+
+    def epoch_seconds(self) -> int:
+        """The wall clock, for ``created`` fields."""
+
+
+class Exchange:
+    """One request from admission to its entry in the ledger."""
+
+    __slots__ = (
+        "_admitted", "_attempt", "_attempts", "_body", "_body_model", "_connection", "_first_at", "_hold_until",
+        "_last_at", "_lookup", "_paused", "_request", "_request_id", "_route", "_router", "_stage", "_table", "_tried",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        router: Router,
+        in_force: compiled.Table,
+        *,
+        connection: server.ClientConnection,
+        request: Request,
+        route: routes.Route,
+        request_id: str,
+    ) -> None:
+        self._router = router
+        self._table = in_force
+        self._connection = connection
+        self._request = request
+        self._route = route
+        self._request_id = request_id
+        self._stage = Stage.ADMITTED
+        self._attempt: attempt.Attempt | None = None
+        self._attempts = 0
+        self._tried: list[endpoints.Endpoint] = []
+        self._body, self._body_model = b"", ""
+        self._first_at = self._last_at = self._hold_until = 0.0
+        self._paused = False
+        self._lookup: lookup.Lookup | None = None
+        self._admitted: admission.Admission
+
+    def begin(self) -> None:
+        """Admit and serve.
+
+        Raises:
+            errors.RouterError: if the request is refused before anything was sent; it is not settled then.
+        """
+        self._admitted = admission.admit(self._table, self._request, self._route, self._router.rng)
+        cache = self._table.data.cache
+        if cache is not None and self._answer_from_cache(cache):
+            return
+        self._router.exchanges.add(self)
+        self._next()
+
+    # What the connection tells.
+
+    def client_gone(self) -> None:
+        """Nobody reads any more: stop the engine, and book what it did."""
+        if self._stage is Stage.SETTLED:
+            return
+        current = self._attempt
+        if current is not None:
+            current.abort()
+        self._settle(ledger.CANCELLED)
+
+    def client_slow(self) -> None:
+        """Read no more from the engine."""
+        self._paused = True
+        if self._attempt is not None:
+            self._attempt.pause()
+
+    def client_ready(self) -> None:
+        """Read on."""
+        self._paused = False
+        self._last_at = self._router.clock()
+        if self._attempt is not None:
+            self._attempt.resume()
+
+    # What time and tables tell.
+
+    def expire(self, now: float) -> None:
+        """Break off what takes too long."""
+        limits = self._table.data.resilience
+        current = self._attempt
+        if now - self._request.arrived_at > limits.total_timeout:
+            if current is not None:
+                current.abort()
+            self._give_up(errors.UpstreamTimeout("the request took longer than its total time limit"))
+        elif self._stage is Stage.HELD and now > self._hold_until:
+            self._give_up(errors.Unavailable("no tier that may serve this request woke in time", retry_after=5))
+        elif current is not None and not self._paused:
+            streamed = bool(self._admitted.envelope.stream)
+            if self._stage is Stage.ASKING and streamed and now - current.started_at > limits.first_byte_timeout:
+                current.expire("first-byte-timeout")
+            elif self._stage is Stage.COMMITTED and now - self._last_at > limits.idle_timeout:
+                current.expire("idle-timeout")
+
+    def wake(self, in_force: compiled.Table) -> None:
+        """A new table may have an endpoint for a held request."""
+        class_ = in_force.by_name.get(self._admitted.class_.spec.name)
+        if self._stage is not Stage.HELD or class_ is None or self._admitted.first not in class_.orders:
+            return
+        self._table = in_force
+        self._admitted.class_ = class_
+        self._next()
+
+    @property
+    def held_for(self) -> str:
+        """The tier that a held request waits for."""
+        return self._admitted.first or ledger.NO_TIER
+
+    # What the attempt tells.
+
+    def relay_for(self, current: attempt.Attempt, content_type: bytes) -> relay.Relay:
+        """Streams by their route's kind of events; everything else in one piece."""
+        limits = self._router.limits
+        shape = self._route.shape
+        if not content_type.lower().startswith(b"text/event-stream"):
+            return relay.WholeRelay(limits.answer_bytes, judged=shape is not routes.Shape.OTHER)
+        cache = self._table.data.cache
+        stores = cache is not None and self._lookup is not None and self._lookup.stores
+        if shape in (routes.Shape.CHAT, routes.Shape.COMPLETION):
+            options = self._admitted.envelope.stream_options
+            rates = current.tier.spec.rates
+            return relay.ChoiceRelay(
+                limits.event_bytes,
+                show_usage=options is not None and bool(options.include_usage),
+                price=lambda usage: billing.usage_usd(rates, usage),
+                # Chunks are some ten times as long as the text in them.
+                keep_bytes=16 * cache.max_answer_bytes if cache is not None and stores else 0,
+            )
+        if shape is routes.Shape.RESPONSE:
+            return relay.ResponseRelay(limits.event_bytes)
+        return relay.EventRelay(limits.event_bytes)
+
+    def passed(self, data: bytes) -> None:
+        """Bytes of a stream: the first ones commit."""
+        now = self._last_at = self._router.clock()
+        data = heads.chunk(data) if self._request.chunks else data
+        if self._stage is Stage.ASKING:
+            self._stage = Stage.COMMITTED
+            self._first_at = now
+            current = self._attempt
+            assert current is not None
+            close = not self._request.chunks
+            extra = b"cache-control: no-cache\r\n" + self._served(current.tier.spec)
+            data = heads.answer(current.status, current.content_type, extra=extra, length=None, close=close) + data
+        self._connection.write(data)
+
+    def done(self) -> None:
+        """The answer is complete and good: send what is left of it, settle, and let the next request come."""
+        current = self._attempt
+        assert current is not None
+        if isinstance(current.relay, relay.WholeRelay):
+            body = current.relay.body
+            extra = self._served(current.tier.spec, self._bill().cost_usd)
+            head = heads.answer(
+                current.status, current.content_type, extra=extra, length=len(body), close=self._closes()
+            )
+            self._connection.write(head + body)
+        elif self._request.chunks:
+            self._connection.write(heads.LAST_CHUNK)
+        self._settle(ledger.OK)
+        self._connection.finish(close=self._closes())
+
+    def refused(self, status: int, body: bytes) -> None:
+        """The engine finds the request wrong: say so in OpenAI's shape."""
+        self._answer_error(status, answers.normalise_error(status, body))
+        self._settle(ledger.CLIENT_ERROR)
+        self._connection.finish(close=self._closes())
+
+    def failed(self, failure: attempt.Failure) -> None:
+        """Ask somebody else, or tell the client."""
+        current, now = self._attempt, self._router.clock()
+        assert current is not None
+        resilience, policy = self._table.data.resilience, self._table.data.policy
+        endpoint = current.endpoint
+        if failure.blames and endpoint.failed(resilience, now, at_once=failure.at_once):
+            self._router.registry.counter(telemetry.EJECTIONS, policy, endpoint.tier, endpoint.name).add(1)
+        if self._stage is Stage.COMMITTED:
+            self._break_off(failure.error)
+        elif self._attempts <= resilience.max_fallbacks:
+            self._tried.append(endpoint)
+            if self._next(otherwise=failure.error):
+                self._router.registry.counter(telemetry.FALLBACKS, policy, endpoint.tier, failure.reason).add(1)
+        else:
+            self._give_up(failure.error)
+
+    # Own steps.
+
+    def _next(self, otherwise: errors.RouterError | None = None) -> bool:
+        """Ask the next endpoint, or wait for one, or give up; returns whether one is asked."""
+        router, admitted = self._router, self._admitted
+        now = router.clock()
+        choice = None
+        if admitted.first is not None:
+            choice = dispatch.choose(admitted.class_, admitted.first, tried=self._tried, now=now, rng=router.rng)
+        if choice is not None:
+            self._ask(choice)
+            return True
+        hold = dispatch.hold_seconds(admitted.class_, admitted.first) if admitted.first is not None else 0.0
+        if self._stage is Stage.HELD:
+            return False
+        if otherwise is None and hold > 0:
+            self._stage = Stage.HELD
+            self._hold_until = now + hold
+            router.held.add(self)
+        else:
+            self._give_up(otherwise or errors.Unavailable("no tier that may serve this request is up", retry_after=2))
+        return False
+
+    def _ask(self, choice: dispatch.Choice) -> None:
+        tier, endpoint = choice
+        self._router.held.discard(self)
+        self._stage = Stage.ASKING
+        self._attempts += 1
+        data = self._upstream_request(tier.spec, endpoint)
+        self._attempt = attempt.Attempt(self, choice, resilience=self._table.data.resilience, clock=self._router.clock)
+        self._attempt.start(data, self._router.loop)
+
+    def _upstream_request(self, tier: table.Tier, endpoint: endpoints.Endpoint) -> bytes:
+        request, admitted = self._request, self._admitted
+        if not admitted.rewrites:
+            self._body = request.body
+        elif self._body_model != tier.model:
+            self._body_model = tier.model
+            self._body = openai.rewrite(
+                request.body, admitted.envelope, model=tier.model, want_usage=self._route.asks_usage
+            )
+        kind = (
+            request.headers.get(b"content-type", heads.JSON) if self._route.shape is routes.Shape.OTHER else heads.JSON
+        )
+        query = b"?" + request.query if request.query else b""
+        return b"%b %b%b%b HTTP/1.1\r\n%bx-request-id: %b\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            request.method,
+            endpoint.base_path,
+            request.path,
+            query,
+            endpoint.head,
+            self._request_id.encode(),
+            heads.forwarded(request.headers),
+            kind,
+            len(self._body),
+            self._body,
+        )
+
+    def _answer_from_cache(self, cache: table.Cache) -> bool:
+        """Answer at once if the cache can; decide what may be stored otherwise."""
+        admitted, router = self._admitted, self._router
+        self._lookup = found = lookup.prepare(cache, self._request, self._route, admitted)
+        counters = admitted.class_.cache_results
+        if not found.reads:
+            counters["bypass"].add(1)
+            return False
+        stored = router.cache.get(found.key, router.clock())
+        counters["hit" if stored else "miss"].add(1)
+        if stored is None:
+            return False
+        envelope = admitted.envelope
+        extra = heads.served(
+            request_id=self._request_id,
+            model=stored.model,
+            tier=stored.tier,
+            class_=admitted.class_.spec.name,
+            cache="hit",
+            attempts=0,
+            cost_usd=0.0,
+        )
+        shape, created = self._route.shape, router.epoch_seconds()
+        if envelope.stream:
+            show = envelope.stream_options is not None and bool(envelope.stream_options.include_usage)
+            kind = heads.EVENTS
+            body = cache_store.render_stream(
+                stored, shape, request_id=self._request_id, created=created, show_usage=show
+            )
+        else:
+            kind = heads.JSON
+            body = cache_store.render_answer(stored, shape, request_id=self._request_id, created=created)
+        self._connection.write(heads.answer(200, kind, extra=extra, length=len(body), close=self._closes()) + body)
+        self._settle(ledger.CACHED, stored)
+        self._connection.finish(close=self._closes())
+        return True
+
+    def _break_off(self, error: errors.RouterError) -> None:
+        """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
+        _, body = errors.render(error)
+        event = sse.render(body)
+        self._connection.write(heads.chunk(event) if self._request.chunks else event)
+        self._settle(ledger.FAILED)
+        self._connection.finish(close=True)
+
+    def _give_up(self, error: errors.RouterError) -> None:
+        """Before the commit point: an error answer."""
+        if self._stage is Stage.COMMITTED:
+            self._break_off(error)
+            return
+        status, body = errors.render(error)
+        self._answer_error(status, body, error.retry_after)
+        self._settle(ledger.REJECTED if isinstance(error, errors.Unavailable) else ledger.FAILED)
+        self._connection.finish(close=self._closes())
+
+    def _answer_error(self, status: int, body: bytes, retry_after: int | None = None) -> None:
+        tier = self._attempt.tier.spec if self._attempt is not None else None
+        extra = self._served(tier)
+        if retry_after is not None:
+            extra += b"retry-after: %d\r\n" % retry_after
+        self._connection.write(
+            heads.answer(status, heads.JSON, extra=extra, length=len(body), close=self._closes()) + body
+        )
+
+    def _served(self, tier: table.Tier | None, cost_usd: float | None = None) -> bytes:
+        cache = "off"
+        if self._lookup is not None:
+            cache = "miss" if self._lookup.reads else "bypass"
+        return heads.served(
+            request_id=self._request_id,
+            model=tier.model if tier is not None else "",
+            tier=tier.name if tier is not None else ledger.NO_TIER,
+            class_=self._admitted.class_.spec.name,
+            cache=cache,
+            attempts=self._attempts,
+            cost_usd=cost_usd,
+        )
+
+    def _closes(self) -> bool:
+        return self._router.draining or not self._request.keep_alive
+
+    def _bill(self) -> billing.Bill:
+        current = self._attempt
+        if current is None:
+            return billing.NOTHING
+        return billing.bill(
+            current.relay,
+            body_bytes=len(self._request.body),
+            tier=current.tier.spec,
+            baseline=self._table.data.baseline,
+        )
+
+    def _settle(self, result: str, hit: cache_store.Stored | None = None) -> None:
+        """Book the request, once; store its answer if it may be."""
+        assert self._stage is not Stage.SETTLED
+        router, admitted, current = self._router, self._admitted, self._attempt
+        committed = self._stage is Stage.COMMITTED
+        self._stage = Stage.SETTLED
+        router.exchanges.discard(self)
+        router.held.discard(self)
+        tier = ledger.CACHE_TIER if hit else current.tier.spec.name if current is not None else ledger.NO_TIER
+        bill = self._bill()
+        now = router.clock()
+        e2e = now - self._request.arrived_at
+        ttft = itl = None
+        if committed:
+            ttft = self._first_at - self._request.arrived_at
+            if bill.output_tokens > 1:
+                itl = (self._last_at - self._first_at) / (bill.output_tokens - 1)
+        elif hit and admitted.envelope.stream:
+            ttft = e2e
+        router.ledger.settle(
+            ledger.Entry(
+                meter=admitted.class_.meters[tier],
+                result=result,
+                tenant=admitted.tenant,
+                slo=admitted.class_.slos[tier],
+                e2e_seconds=e2e,
+                input_tokens=bill.input_tokens,
+                cached_input_tokens=bill.cached_input_tokens,
+                output_tokens=bill.output_tokens,
+                cost_usd=bill.cost_usd,
+                baseline_usd=hit.baseline_usd if hit else bill.baseline_usd,
+                saved_usd=hit.cost_usd if hit else 0.0,
+                ttft_seconds=ttft,
+                itl_seconds=itl,
+                estimated=bill.estimated,
+                attempts=self._attempts,
+                request_id=self._request_id,
+                workflow=admitted.workflow,
+                feature=admitted.feature,
+            )
+        )
+        if result == ledger.OK:
+            self._store(bill, now)
+
+    def _store(self, bill: billing.Bill, now: float) -> None:
+        cache, current = self._table.data.cache, self._attempt
+        if cache is None or self._lookup is None or not self._lookup.stores:
+            return
+        assert current is not None
+        assert current.relay is not None
+        counters = self._admitted.class_.cache_results
+        text = lookup.text_to_store(cache, current.relay)
+        counters["store" if text else "skip"].add(1)
+        if text:
+            stored = cache_store.Stored(
+                text=text,
+                model=current.tier.spec.model,
+                tier=current.tier.spec.name,
+                cost_usd=bill.cost_usd,
+                baseline_usd=bill.baseline_usd,
+                expires_at=now + cache.ttl_seconds,
+            )
+            self._router.cache.put(self._lookup.key, stored, cache.max_entries)

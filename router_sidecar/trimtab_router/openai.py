@@ -1,0 +1,175 @@
+"""Requests in OpenAI's form: read only what routing needs, and change bytes in place instead of rewriting JSON.
+
+A long agent body costs hundreds of microseconds to decode and encode. So a body is decoded once, partially;
+the model's bytes are spliced, ``stream_options`` is put before the last brace, and only where a doubt remains
+(a second ``"model"`` somewhere) the result is decoded again and compared. If that fails too, the body is
+decoded and encoded in full, which is slow and always right.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from trimtab_router import errors
+
+
+class StreamOptions(msgspec.Struct):
+    """What the client wants of a stream."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Envelope(msgspec.Struct):
+    """The part of every body that the router acts on."""
+
+    model: str = ""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class Message(msgspec.Struct):
+    """A chat message, its content not yet decoded."""
+
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Prompts(msgspec.Struct):
+    """Where the texts of a request are, on any route."""
+
+    messages: list[Message] = []
+    prompt: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class TextPart(msgspec.Struct):
+    """A part of a message; other kinds than text have none."""
+
+    text: str = ""
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+_prompts = msgspec.json.Decoder(Prompts)
+_content = msgspec.json.Decoder(str | list[TextPart | str] | None)
+_anything = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
+_INCLUDE_USAGE = b',"stream_options":{"include_usage":true}'
+_CERTAIN_OFFSET = 3
+"""A match this near to the start is the first key of the top level: ``{ "model"``."""
+
+
+def read(body: bytes) -> Envelope:
+    """Decode the envelope.
+
+    Raises:
+        errors.Malformed: if the body is no JSON object or a field has the wrong type.
+    """
+    try:
+        return _envelope.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise errors.Malformed(f"the body is not a valid request: {error}", param=_field(str(error))) from error
+
+
+def _field(message: str) -> str | None:
+    """The field that a msgspec error points at: ``… - at `$.stream` `` → ``stream``."""
+    found = re.search(r"at `\$\.?([^`]*)`", message)
+    return found[1] or None if found else None
+
+
+def last_text(body: bytes) -> tuple[str, int]:
+    """The text of the last user message (or the prompt, or the input), and the number of messages.
+
+    Never raises: what has no text that can be read counts as an empty one, and the engine will say why.
+    """
+    try:
+        prompts = _prompts.decode(body)
+        for message in reversed(prompts.messages):
+            if message.role == "user":
+                return _text(message.content), len(prompts.messages)
+        return _text(prompts.prompt) or _text(prompts.input), max(1, len(prompts.messages))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "", 1
+
+
+def _text(raw: msgspec.Raw) -> str:
+    content = _content.decode(raw)
+    if isinstance(content, list):
+        return "\n".join(part if isinstance(part, str) else part.text for part in content)
+    return content or ""
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """The whole body; only where the cache may answer it, or where splicing it is not safe.
+
+    Raises:
+        errors.Malformed: if it is no JSON object; what ``read`` skipped over may hide a fault until now.
+    """
+    try:
+        decoded = _anything.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise errors.Malformed(f"the body is not valid JSON: {error}") from error
+    if not isinstance(decoded, dict):
+        raise errors.Malformed("the body must be a JSON object")
+    return decoded
+
+
+def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool) -> bytes:
+    """The body for an engine: its model name, and usage asked for on streams.
+
+    Args:
+        body: as the client sent it.
+        envelope: what ``read`` found in it.
+        model: the name that the engine serves.
+        want_usage: ask for usage, for streams of routes that have ``stream_options``.
+    """
+    options = envelope.stream_options
+    add_usage = want_usage and bool(envelope.stream) and (options is None or not options.include_usage)
+    found = _MODEL.search(body)
+    if found is None or found[1].decode() != envelope.model or (add_usage and options is not None):
+        return _rewrite_in_full(body, model=model, add_usage=add_usage)
+    start, end = found.span(1)
+    if add_usage:
+        brace = body.rindex(b"}")
+        spliced = b"".join((body[:start], model.encode(), body[end:brace], _INCLUDE_USAGE, body[brace:]))
+    else:
+        spliced = b"".join((body[:start], model.encode(), body[end:]))
+    certain = found.start() < _CERTAIN_OFFSET and body.count(b'"model"') == 1 and b"stream_options" not in body
+    if certain or _is_as_wanted(spliced, envelope, model=model, add_usage=add_usage):
+        return spliced
+    return _rewrite_in_full(body, model=model, add_usage=add_usage)
+
+
+def _is_as_wanted(body: bytes, envelope: Envelope, *, model: str, add_usage: bool) -> bool:
+    try:
+        result = _envelope.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    options = StreamOptions(include_usage=True) if add_usage else envelope.stream_options
+    return result == Envelope(model, envelope.stream, options)
+
+
+def _rewrite_in_full(body: bytes, *, model: str, add_usage: bool) -> bytes:
+    decoded = decode(body)
+    decoded["model"] = model
+    if add_usage:
+        decoded["stream_options"] = {**(decoded.get("stream_options") or {}), "include_usage": True}
+    return _encoder.encode(decoded)
+
+
+def models_list(names: list[str], created: int) -> bytes:
+    """The body of ``GET /v1/models``."""
+    return _encoder.encode({"object": "list", "data": [_model(name, created) for name in names]})
+
+
+def model_object(name: str, created: int) -> bytes:
+    """The body of ``GET /v1/models/{name}``."""
+    return _encoder.encode(_model(name, created))
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "trimtab"}

@@ -1,0 +1,318 @@
+"""Relays: what becomes of an engine's answer on its way to the client. No I/O: bytes in, bytes out, verdicts kept.
+
+Events are passed on whole. Until the first one with content, nothing is: up to there another engine may still
+answer instead. From then on blocks pass unread, unless they carry a mark of something that must be looked at:
+usage, an end, an error. After a failure nothing passes any more, above all no ``[DONE]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from trimtab_router import answers, sse
+
+_FINISH = (b'"finish_reason":"', b'"finish_reason": "')
+_USAGE = (b'"usage":{', b'"usage": {')
+
+Price = Callable[[answers.Usage], float]
+
+
+class Relay:
+    """What all kinds share: the verdicts that the exchange reads after every step.
+
+    Attributes:
+        failure: why the answer is no answer, empty as long as it is one.
+        usage: what the engine counted, once it said so.
+        finish_reason: of the first choice that is not ``stop``, else ``stop``; empty until known.
+        committed: content has been handed out.
+        ended: the terminal event has come; what follows is ignored.
+        pieces: events with content handed out, about one token each.
+        kept: everything relayed, for the cache; None if it is not wanted or grew too long.
+        error_body: the engine's own words, if it reported an error in its stream.
+    """
+
+    __slots__ = ("committed", "ended", "error_body", "failure", "finish_reason", "kept", "pieces", "usage")
+
+    def __init__(self) -> None:
+        self.failure = ""
+        self.usage: answers.Usage | None = None
+        self.finish_reason = ""
+        self.committed = self.ended = False
+        self.pieces = 0
+        self.kept: list[bytes] | None = None
+        self.error_body = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the engine's body; returns those that may go to the client now."""
+        raise AssertionError(data)  # pragma: no cover (each kind has its own)
+
+    def close(self) -> None:
+        """The engine's message is complete: was its answer?"""
+
+    def note_finish(self, choices: list[answers.Choice]) -> None:
+        """Remember how choices ended; an abort is a failure whatever follows it."""
+        for choice in choices:
+            reason = choice.finish_reason
+            if reason == "abort":
+                self.failure = "aborted"
+            elif reason and self.finish_reason in ("", "stop"):
+                self.finish_reason = reason
+
+
+class EventRelay(Relay):
+    """A stream of events of which nothing is known but that they are events: for routes passed through.
+
+    The first event is its content; the end of the message is its end.
+    """
+
+    __slots__ = ("_held", "_keep_bytes", "_limit", "_splitter")
+
+    def __init__(self, event_limit: int, keep_bytes: int = 0) -> None:
+        super().__init__()
+        self._splitter = sse.Splitter()
+        self._limit = event_limit
+        self._held = b""
+        self._keep_bytes = keep_bytes
+        if keep_bytes:
+            self.kept = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes; returns whole events that may go to the client."""
+        block = self._splitter.feed(data)
+        if len(self._splitter.rest) > self._limit:
+            self.failure = "oversized-event"
+        if not block or self.failure or self.ended:
+            return b""
+        if self.committed and not self.is_marked(block):
+            self.pieces += block.count(sse.END)
+            passed = block
+        else:
+            passed = self._examine(block)
+        if self.kept is not None and passed:
+            self._keep(passed)
+        return passed
+
+    def close(self) -> None:
+        """A stream that says nothing of its end ends with its message, but not inside an event."""
+        if not self.ended and (self._splitter.rest or not self.committed) and not self.failure:
+            self.failure = "truncated"
+        self.ended = not self.failure
+
+    def is_marked(self, block: bytes) -> bool:
+        """Whether events of the block must be looked at one by one."""
+        del block
+        return False
+
+    def take(self, event: bytes) -> tuple[bytes, bool]:
+        """Look at one event: what of it is passed on, and whether it is content."""
+        return event + sse.END, True
+
+    def _examine(self, block: bytes) -> bytes:
+        passed: list[bytes] = []
+        for event in sse.events(block):
+            out, content = self.take(event)
+            if self.failure:
+                break
+            passed.append(out)
+            self.pieces += content
+            self.committed = self.committed or content
+            if self.ended:
+                # The end commits too: an empty answer is an answer.
+                self.committed = True
+                break
+        if not self.committed:
+            self._held += b"".join(passed)
+            return b""
+        held, self._held = self._held, b""
+        return held + b"".join(passed)
+
+    def _keep(self, block: bytes) -> None:
+        assert self.kept is not None
+        self.kept.append(block)
+        self._keep_bytes -= len(block)
+        if self._keep_bytes < 0:
+            self.kept = None
+
+
+class ChoiceRelay(EventRelay):
+    """Streams of chat and of completions: chunks with choices, then ``[DONE]``.
+
+    Args:
+        event_limit: bytes of one event at most.
+        show_usage: the client asked for usage; otherwise its chunk is taken out.
+        price: USD of a usage, to be added to the usage chunk that the client asked for.
+        keep_bytes: keep up to so many bytes of the stream for the cache.
+    """
+
+    __slots__ = ("_price", "_show_usage")
+
+    def __init__(self, event_limit: int, *, show_usage: bool, price: Price, keep_bytes: int = 0) -> None:
+        super().__init__(event_limit, keep_bytes)
+        self._show_usage = show_usage
+        self._price = price
+
+    def is_marked(self, block: bytes) -> bool:
+        """Ends, usage and errors; the word in a text is escaped and costs no more than a closer look."""
+        return (
+            b'"error"' in block
+            or b"[DONE]" in block
+            or b'"abort"' in block
+            or _USAGE[0] in block
+            or _FINISH[0] in block
+            or _USAGE[1] in block
+            or _FINISH[1] in block
+        )
+
+    def take(self, event: bytes) -> tuple[bytes, bool]:
+        """One chunk."""
+        payload = sse.data(event)
+        if payload == b"[DONE]":
+            self.ended = True
+            return sse.DONE, False
+        if not payload:
+            return event + sse.END, False
+        try:
+            chunk = answers.chunk.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.failure = "bad-json"
+            return b"", False
+        if chunk.error is not None and bytes(chunk.error) != b"null":
+            self.failure = "stream-error"
+            self.error_body = payload
+            return b"", False
+        self.note_finish(chunk.choices)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            if not chunk.choices:
+                return (self._priced(payload) if self._show_usage else b""), False
+        return event + sse.END, any(_is_content(choice) for choice in chunk.choices)
+
+    def close(self) -> None:
+        """Only ``[DONE]`` ends such a stream."""
+        if not self.ended and not self.failure:
+            self.failure = "truncated"
+
+    def _priced(self, payload: bytes) -> bytes:
+        assert self.usage is not None
+        cost = b'"cost_usd":%.10g,' % self._price(self.usage)
+        for mark in _USAGE:
+            at = payload.find(mark)
+            if at >= 0:
+                at += len(mark)
+                return sse.render(payload[:at] + cost + payload[at:])
+        return sse.render(payload)
+
+
+def _is_content(choice: answers.Choice) -> bool:
+    """Whether a chunk is more than the announcement of a role."""
+    delta = choice.delta
+    return bool(choice.text or choice.finish_reason or (delta is not None and delta.has_content))
+
+
+class _ResponseEvent(msgspec.Struct):
+    class Response(msgspec.Struct):
+        usage: answers.Usage | None = None
+        status: str | None = None
+
+    type: str = ""
+    response: Response | None = None
+
+
+_response_event = msgspec.json.Decoder(_ResponseEvent)
+
+
+class ResponseRelay(EventRelay):
+    """Streams of the responses route: typed events, of which ``response.completed`` or ``.incomplete`` is the last."""
+
+    __slots__ = ()
+
+    def is_marked(self, block: bytes) -> bool:
+        """Ends and errors."""
+        return b"response.completed" in block or b"response.incomplete" in block or _may_fail(block)
+
+    def take(self, event: bytes) -> tuple[bytes, bool]:
+        """One typed event."""
+        payload = sse.data(event)
+        if not payload or payload == b"[DONE]":
+            return event + sse.END, False
+        try:
+            typed = _response_event.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.failure = "bad-json"
+            return b"", False
+        if typed.type in ("error", "response.failed") or (not typed.type and b'"error"' in payload):
+            self.failure = "stream-error"
+            self.error_body = payload
+        elif typed.type in ("response.completed", "response.incomplete"):
+            self.usage = typed.response.usage if typed.response else None
+            self.finish_reason = "stop" if typed.type == "response.completed" else "length"
+            self.ended = True
+        return event + sse.END, ".delta" in typed.type
+
+    def close(self) -> None:
+        """Only its last event ends such a stream."""
+        if not self.ended and not self.failure:
+            self.failure = "truncated"
+
+
+def _may_fail(block: bytes) -> bool:
+    return b"error" in block or b"response.failed" in block
+
+
+class WholeRelay(Relay):
+    """An answer in one piece: collected, judged as a whole, and only then handed out.
+
+    Args:
+        limit: bytes at most.
+        judged: it is JSON of OpenAI's shape; otherwise only its completeness counts.
+    """
+
+    __slots__ = ("_judged", "_limit", "_parts", "_size")
+
+    def __init__(self, limit: int, *, judged: bool) -> None:
+        super().__init__()
+        self._limit = limit
+        self._judged = judged
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Collect; nothing goes out before the end."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > self._limit:
+            self.failure = "oversized-answer"
+            self._parts.clear()
+        return b""
+
+    def close(self) -> None:
+        """Judge the whole."""
+        if self.failure:
+            return
+        self.ended = True
+        if not self._judged:
+            return
+        try:
+            answer = answers.ended.decode(self.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.failure = "bad-json"
+            return
+        if answer.error is not None and bytes(answer.error) != b"null":
+            self.failure = "answer-error"
+            self.error_body = self.body
+            return
+        self.usage = answer.usage
+        for choice in answer.choices:
+            if choice.finish_reason == "abort":
+                self.failure = "aborted"
+            elif choice.finish_reason and self.finish_reason in ("", "stop"):
+                self.finish_reason = choice.finish_reason
+
+    @property
+    def body(self) -> bytes:
+        """All that was collected."""
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0] if self._parts else b""

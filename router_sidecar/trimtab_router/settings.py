@@ -1,0 +1,57 @@
+"""What a router process is started with. Everything about traffic is in the routing table instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one client may make a router hold.
+
+    Attributes:
+        head_bytes: of request line and headers.
+        body_bytes: of a request's body.
+        answer_bytes: of an engine's answer that is not streamed.
+        event_bytes: of one server-sent event.
+        pipelined: requests read ahead on one connection.
+        request_seconds: from a request's first byte to its last.
+        idle_seconds: without any request on a connection.
+        connections: of clients at one time; more are refused.
+    """
+
+    head_bytes: int = 64 << 10
+    body_bytes: int = 64 << 20
+    answer_bytes: int = 256 << 20
+    event_bytes: int = 16 << 20
+    pipelined: int = 8
+    request_seconds: float = 60.0
+    idle_seconds: float = 90.0
+    connections: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one router process runs.
+
+    Attributes:
+        table: file of the routing table; need not exist yet.
+        host: address to listen on, for clients and for the admin port.
+        port: for clients.
+        admin_port: for metrics, health and the admin views.
+        drain_seconds: how long requests under way may go on after SIGTERM.
+        workers: processes that share ``port``; worker ``i`` has admin port ``admin_port + i``.
+        poll_seconds: between two looks at the table file.
+        seed: of the random choices; None takes one from the system.
+    """
+
+    table: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 8081
+    drain_seconds: float = 30.0
+    workers: int = 1
+    poll_seconds: float = 0.5
+    seed: int | None = None
+    limits: Limits = field(default_factory=Limits)

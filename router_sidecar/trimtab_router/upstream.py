@@ -1,0 +1,214 @@
+"""The engines' side: one connection that asks and reads answers, and the pool that keeps it.
+
+Answers are parsed and re-framed, never passed on byte for byte: what follows a message's end, chunk extensions
+and trailers of an engine must not reach a client as part of the next answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+IDLE_SECONDS = 4.0
+"""Below the 5 s after which uvicorn, and with it vLLM, closes an idle connection."""
+
+_MAX_HEAD_BYTES = 256 << 10
+
+
+class Listener(Protocol):
+    """Who waits for an answer. After ``complete`` or ``lost`` nothing more comes of this connection."""
+
+    def head(self, status: int, content_type: bytes, retry_after: bytes) -> None:
+        """Status and headers have come."""
+
+    def read(self, data: bytes) -> None:
+        """Bytes of the body have come."""
+
+    def complete(self) -> None:
+        """The message is whole."""
+
+    def lost(self, *, stale: bool) -> None:
+        """The connection broke. ``stale``: it was reused and brought not one byte, so asking again is safe."""
+
+
+class Pool:
+    """Idle connections to one address, the one used last on top: the others can grow old and be closed."""
+
+    __slots__ = ("_idle",)
+
+    def __init__(self) -> None:
+        self._idle: list[UpstreamConnection] = []
+
+    def take(self, now: float) -> UpstreamConnection | None:
+        """A connection that should still live, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if now - connection.idle_since <= IDLE_SECONDS and not connection.transport.is_closing():
+                return connection
+            connection.close()
+        return None
+
+    def put(self, connection: UpstreamConnection, now: float) -> None:
+        """Keep a connection whose answer is complete."""
+        connection.idle_since = now
+        self._idle.append(connection)
+
+    def drop(self, connection: UpstreamConnection) -> None:
+        """Forget a connection that closed by itself."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close_old(self, now: float) -> None:
+        """Close what has been idle for too long; the oldest are at the bottom."""
+        while self._idle and now - self._idle[0].idle_since > IDLE_SECONDS:
+            self._idle.pop(0).close()
+
+    def close(self) -> None:
+        """Close all."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an engine."""
+
+    __slots__ = (
+        "_clock", "_complete", "_framed", "_head_bytes", "_head_done", "_keep", "_listener", "_parser", "_parts",
+        "_pool", "_retry_after", "_touched", "_type", "idle_since", "reused", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool, clock: Callable[[], float]) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._parser = httptools.HttpResponseParser(self)
+        self._listener: Listener | None = None
+        self._parts: list[bytes] = []
+        self.reused = False
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._touched = self._head_done = self._complete = self._keep = self._framed = False
+        self._head_bytes = 0
+        self._type = self._retry_after = b""
+
+    def send(self, listener: Listener, data: bytes) -> None:
+        """Ask: ``data`` is a whole request."""
+        self._reset()
+        self._listener = listener
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        """Break off: the engine stops to generate, and nothing more is reported."""
+        self._listener = None
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self.transport.close()
+
+    def pause(self) -> None:
+        """Read no more for now: the client is slow."""
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports are no asyncio.Transport
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and report what came of it: at most a head, one piece of body and an end per read."""
+        listener = self._listener
+        if listener is None:
+            self.transport.abort()
+            return
+        self._touched = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._break(listener)
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._break(listener)
+            return
+        if self._head_bytes >= 0:
+            self._head_bytes = -1
+            listener.head(self._parser.get_status_code(), self._type, self._retry_after)
+        parts = self._parts
+        if parts:
+            self._parts = []
+            if self._listener is listener:
+                listener.read(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._complete and self._listener is listener:
+            self._finish(listener)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Report a break; an answer without length or chunks ends this way."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            self._pool.drop(self)
+        elif exc is None and self._head_done and not self._framed:
+            listener.complete()
+        else:
+            listener.lost(stale=self.reused and not self._touched)
+
+    # What the parser calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the few headers that matter."""
+        size = len(name)
+        if size == 12 and name.lower() == b"content-type":  # noqa: PLR2004 (lengths first: most names fail here)
+            self._type = value
+        elif (size == 14 and name.lower() == b"content-length") or (  # noqa: PLR2004
+            size == 17 and name.lower() == b"transfer-encoding"  # noqa: PLR2004
+        ):
+            self._framed = True
+        elif size == 11 and name.lower() == b"retry-after":  # noqa: PLR2004
+            self._retry_after = value
+
+    def on_headers_complete(self) -> None:
+        """The head is whole, unless it is an interim one."""
+        self._head_done = self._parser.get_status_code() >= 200  # noqa: PLR2004 (1xx are interim)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect what one read brings."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """The message is whole, unless it is an interim one."""
+        if self._head_done:
+            self._complete = True
+            # Asked here: after feed_data the parser has forgotten it, and every connection would be closed.
+            self._keep = self._parser.should_keep_alive()
+
+    # Own steps.
+
+    def _finish(self, listener: Listener) -> None:
+        self._listener = None
+        if self._keep and not self.transport.is_closing():
+            self.reused = True
+            self._pool.put(self, self._clock())
+        else:
+            self.transport.close()
+        listener.complete()
+
+    def _break(self, listener: Listener) -> None:
+        self._listener = None
+        self.transport.abort()
+        listener.lost(stale=False)
