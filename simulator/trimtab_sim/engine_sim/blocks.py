@@ -41,9 +41,18 @@ def block_keys(ids: Sequence[int], *, block_size: int, salt: str = "", parent: b
 
 @dataclasses.dataclass(slots=True)
 class Holding:
-    """What one sequence holds: how many blocks, and the keys of those that are shared through the prefix cache."""
+    """
+    What one sequence holds.
+
+    Attributes:
+        blocks: Blocks in all.
+        full: Leading blocks whose tokens are all computed.
+        keys: Keys under which others may find some of the full ones.
+
+    """
 
     blocks: int = 0
+    full: int = 0
     keys: list[bytes] = dataclasses.field(default_factory=list)
 
 
@@ -90,6 +99,7 @@ class BlockPool:
                 self._held[key] += 1
             holding.keys.append(key)
         holding.blocks += len(keys)
+        holding.full += len(keys)
 
     def idle_among(self, keys: Sequence[bytes]) -> int:
         """Return how many of these cached blocks are idle; sharing them uses up free blocks."""
@@ -112,25 +122,18 @@ class BlockPool:
 
     def publish(self, holding: Holding, keys: Sequence[bytes]) -> int:
         """
-        Make full blocks of `holding` findable, in order after those already shared; return how many were new.
+        Make the next full blocks of `holding` findable; return how many were new.
 
-        A key that another sequence published meanwhile is shared, and this sequence's own copy goes back as blank.
+        A key that another sequence published first stays that one's; this sequence keeps its own copy unnamed, as the real
+        engine computes equal blocks twice when they are computed at the same time.
         """
-        if not self._prefix_caching:
-            return 0
         new = 0
-        for key in keys:
-            if key in self._held:
-                self._held[key] += 1
-                self._blank += 1
-            elif key in self._idle:
-                del self._idle[key]
+        for key in keys if self._prefix_caching else ():
+            if key not in self._held and key not in self._idle:
                 self._held[key] = 1
-                self._blank += 1
-            else:
-                self._held[key] = 1
+                holding.keys.append(key)
                 new += 1
-            holding.keys.append(key)
+        holding.full += len(keys)
         return new
 
     def release(self, holding: Holding) -> None:
@@ -141,7 +144,7 @@ class BlockPool:
             if self._held[key] == 0:
                 del self._held[key]
                 self._idle[key] = None
-        holding.blocks = 0
+        holding.blocks = holding.full = 0
         holding.keys.clear()
 
     def forget(self) -> bool:

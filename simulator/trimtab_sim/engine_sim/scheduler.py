@@ -237,7 +237,7 @@ class Scheduler:
 
     def _publish(self, sequence: Sequence) -> None:
         size = self.pool.block_size
-        have = len(sequence.holding.keys)
+        have = sequence.holding.full
         full = sequence.computed // size
         if full <= have:
             return
