@@ -91,9 +91,14 @@ def _api_server(binaries: Binaries, credentials: Credentials, folder: pathlib.Pa
 def _controller(name: str, binaries: Binaries, credentials: Credentials) -> Component:
     kubeconfig = credentials.kubeconfig(f"system:{name}")
     argv = [binaries[name], f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0"]
+    argv += [
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
+    ]  # with the default of 20 requests a second the controllers need 4 s to start
     if name == "kube-controller-manager":
         key = credentials.folder / "accounts.key"
         argv += ["--controllers=*", "--use-service-account-credentials=true"]
+        argv += ["--node-monitor-period=500ms"]  # a new node takes pods once this has passed; the default is 5 s
         argv += [f"--service-account-private-key-file={key}", f"--root-ca-file={credentials.ca_certificate}"]
     return Component(name, tuple(argv))
 

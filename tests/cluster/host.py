@@ -26,6 +26,7 @@ from .pod_runner.runner import Runner
 
 log = logging.getLogger("host")
 REAP_SECONDS = 1.0
+SETTLE_SECONDS = 30.0
 
 
 async def main(folder: pathlib.Path) -> int:
@@ -42,8 +43,8 @@ async def main(folder: pathlib.Path) -> int:
             ready = await _start(folder, config, stack)
             print(json.dumps(ready), flush=True)
             await stop.wait()
-    except (StartError, network.NetworkError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+    except (StartError, network.NetworkError, TimeoutError) as error:
+        print(json.dumps({"error": str(error) or "the controllers did not settle"}), flush=True)
         return 1
     finally:
         reaper.cancel()
@@ -71,7 +72,20 @@ async def _start(
         runner = Runner(api, folder=folder, images_file=images_file, back_off_seconds=config["back_off_seconds"])
         stack.push_async_callback(runner.stop)
         await runner.start([nodes.NodeSpec(**row) for row in config["nodes"]])
+        await _settled(api)
     return {**ready, "seconds": round(time.monotonic() - begin, 2)}
+
+
+async def _settled(api: Api) -> None:
+    """Wait until a pod could be made and placed: there is a service account for it, and nodes lost their first taint."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while True:
+            accounts = await api.call("GET", "/api/v1/namespaces/default/serviceaccounts")
+            listed = await api.call("GET", "/api/v1/nodes")
+            taints = [taint["key"] for node in listed["items"] for taint in node["spec"].get("taints") or []]
+            if accounts["items"] and "node.kubernetes.io/not-ready" not in taints:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def _reap() -> None:

@@ -105,6 +105,11 @@ class LocalCluster(Cluster):
         host.stdout.close()
 
     @property
+    def host_pid(self) -> int | None:
+        """The process that made the cluster's namespaces and waits for their first process; None when the cluster is down."""
+        return self._host.pid if self._host else None
+
+    @property
     def kubeconfig(self) -> pathlib.Path:
         """The administrator's kubeconfig, good inside the cluster's network."""
         return pathlib.Path(self.ready["kubeconfig"])

@@ -97,8 +97,12 @@ class Cluster(abc.ABC):
 
     def namespace(self, prefix: str) -> str:
         """Create a namespace that no other test has, and return its name."""
-        made: str = self.kubectl("create", "-f", "-", "-o", "name", stdin=_namespace(prefix))
-        return made.strip().rpartition("/")[2]
+        printed = self.kubectl("create", "-f", "-", "-o", "name", stdin=_namespace(prefix))
+        name = printed.strip().rpartition("/")[2]
+        if not self.missing:  # pods are refused until the controller manager has made their service account
+            look = ("serviceaccount", "-n", name, "default")
+            eventually(lambda: self.kubectl.get(*look), f"the default service account of {name}", pause=0.02)
+        return name
 
     def pods(self, namespace: str, selector: str = "") -> list[Object]:
         """Return the pods of a namespace, oldest first."""

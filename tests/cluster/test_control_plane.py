@@ -1,16 +1,19 @@
 """The harness itself: pods, nodes, Services and their ends behave on the pod runner as they do on a real cluster."""
 
+import asyncio
 import base64
 import collections.abc
 import concurrent.futures
 import json
 import pathlib
+import shutil
 
 import pytest
 
 from . import credentials, local, manifests, session
 from .kubectl import KubectlError, Object
 from .manifests import PORT, deployment, pod, server, service, shell
+from .pod_runner import addresses
 from .pod_runner.nodes import NodeSpec
 from .session import eventually
 
@@ -367,6 +370,47 @@ def test_the_api_server_reaches_a_webhook_that_runs_in_a_pod(
 
     eventually(lambda: "refused by the test webhook" in answer(), "the webhook's refusal")
     pod_runner.kubectl("delete", kind, space)
+
+
+def test_an_asynchronous_client_of_the_test_itself_reaches_pods(pod_runner: local.LocalCluster, space: str) -> None:
+    pod_runner.kubectl.apply(deployment("web", server(), replicas=2), namespace=space)
+    hosts = [one["status"]["podIP"] for one in ready_pods(pod_runner, space, 2)]
+
+    async def fetch(host: str) -> bytes:
+        reader, writer = await asyncio.open_connection(host, PORT)
+        writer.write(b"GET /who HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    async def load() -> list[bytes]:
+        return await asyncio.gather(*(fetch(host) for host in hosts * 10))
+
+    answers = pod_runner.inside(lambda: asyncio.run(load()))
+    assert [b" 200 " in answer for answer in answers] == [True] * 20
+
+
+def test_prometheus_finds_pods_by_dns_and_scrapes_them(pod_runner: local.LocalCluster, space: str) -> None:
+    program = shutil.which("prometheus")
+    assert program is not None, "no prometheus: run scripts/control_plane/debian.sh"
+    pod_runner.kubectl.apply(deployment("web", server(), replicas=2), service("web", headless=True), namespace=space)
+    ready_pods(pod_runner, space, 2)
+    # Debian's Prometheus is built without discovery through the API server (kubernetes_sd_configs).
+    discovery = {"names": [f"web.{space}.svc.cluster.local"], "type": "A", "port": PORT, "refresh_interval": "1s"}
+    job = {"job_name": "pods", "scrape_interval": "1s", "scrape_timeout": "1s", "dns_sd_configs": [discovery]}
+    config = pod_runner.folder / "prometheus.json"
+    config.write_text(json.dumps({"scrape_configs": [job]}))
+    storage, listen = f"--storage.tsdb.path={pod_runner.folder / 'tsdb'}", "--web.listen-address=0.0.0.0:9090"
+    process = pod_runner.start_process("prometheus", program, f"--config.file={config}", storage, listen)
+    query = "/api/v1/query?query=sum(test_requests_total)"
+
+    def both_scraped() -> bool:
+        assert process.popen.poll() is None, process.output()
+        return '"14"' in pod_runner.http(addresses.HOST, 9090, query)[1]  # 7 from each of two pods
+
+    eventually(both_scraped, "the sum over both pods")
+    assert process.stop() == 0, process.output()
 
 
 def test_an_image_without_a_stand_in_says_so(pod_runner: local.LocalCluster, space: str) -> None:
