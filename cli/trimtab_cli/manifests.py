@@ -80,7 +80,9 @@ def _typed(ours: Iterable[documents.Document], found: list[findings.Finding]) ->
         wrong = judged if isinstance(judged, list) else list(_broken_rules(document))
         found += wrong
         if wrong or isinstance(judged, list):
-            bad.add((document.kind, document.namespace, document.name))
+            # An object whose kind is misspelled may be meant as any of them.
+            kinds = [document.kind] if document.kind in v1alpha1.KINDS else list(v1alpha1.KINDS)
+            bad.update((kind, document.namespace, document.name) for kind in kinds)
         elif isinstance(judged, v1alpha1.InferenceTier):
             tiers.append(Entry(judged, document))
         elif isinstance(judged, v1alpha1.RoutingPolicy):

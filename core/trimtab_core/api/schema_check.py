@@ -84,9 +84,11 @@ def _finding(document: Document, schema: crds.Schema, detail: ErrorDetails) -> f
         about = str(node.get("description", "")).rstrip(".")
         fix = f"add it: {about}" if about else "add it"
         return document.finding("missing-field", path, "a required field is missing", fix)
-    if node.get("pattern") and kind in ("string_type", "string_pattern_mismatch"):
-        problem, fix = _describe_text(node["pattern"], value, str(path[-1]))
-        return document.finding("wrong-unit" if node["pattern"] in _UNIT_PATTERNS else "wrong-name", path, problem, fix)
+    pattern = node.get("pattern", "")
+    has_unit = pattern in _UNIT_PATTERNS
+    if kind == "string_pattern_mismatch" or (kind == "string_type" and has_unit):
+        problem, fix = _describe_text(pattern, value, str(path[-1]))
+        return document.finding("wrong-unit" if has_unit else "wrong-name", path, problem, fix)
     describe = _DESCRIPTIONS.get(kind)
     problem, fix = describe(value, context) if describe else (detail["msg"][0].lower() + detail["msg"][1:], "")
     return document.finding("wrong-value", path, problem, fix)

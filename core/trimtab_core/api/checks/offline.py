@@ -11,7 +11,6 @@ _ON_OBJECTS = (
     references.missing_tiers,
     references.missing_caches,
     references.models_claimed_twice,
-    references.sensitive_without_tier,
     references.shared_cache_for_sensitive,
     references.unreachable_quality,
     reachability.unreachable_classes,

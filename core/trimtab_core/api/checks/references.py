@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from trimtab_core import units
-from trimtab_core.api import findings, v1alpha1
+from trimtab_core.api import findings
 from trimtab_core.api.checks.manifests import Manifests, classes_of
 
 
@@ -56,17 +56,6 @@ def models_claimed_twice(manifests: Manifests) -> Iterator[findings.Finding]:
                 yield policy.finding("model-claimed-twice", path, problem, "rename it in one of the two policies")
 
 
-def sensitive_without_tier(manifests: Manifests) -> Iterator[findings.Finding]:
-    """Sensitive classes whose allowed tiers can't run: every such request would be refused."""
-    for policy in manifests.policies:
-        for path, request_class in classes_of(policy):
-            tiers = manifests.allowed(policy, request_class)
-            if request_class.match.sensitive and tiers is not None and not any(map(_can_run, tiers.values())):
-                problem = f"no tier may serve this sensitive class: {', '.join(request_class.allow)} may run no replica"
-                fix = "raise replicas.max of a variant there, or allow another tier"
-                yield policy.finding("sensitive-without-tier", (*path, "allow"), problem, fix)
-
-
 def shared_cache_for_sensitive(manifests: Manifests) -> Iterator[findings.Finding]:
     """A cache that gives one tenant's answers to others, on a policy that has sensitive requests."""
     for policy in manifests.policies:
@@ -91,10 +80,6 @@ def unreachable_quality(manifests: Manifests) -> Iterator[findings.Finding]:
                 problem = f"the best allowed tier, {name}, has quality {best.spec.model.quality}"
                 fix = f'write "{best.spec.model.quality}" or less, or allow a better tier'
                 yield policy.finding("quality-unreachable", (*path, "minQuality"), problem, fix)
-
-
-def _can_run(tier: v1alpha1.InferenceTier) -> bool:
-    return tier.spec.external is not None or any(variant.replicas.max > 0 for variant in tier.spec.variants)
 
 
 def _did_you_mean(name: str, known: Iterable[str], what: str) -> str:
