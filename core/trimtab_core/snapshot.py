@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from trimtab_core.api import v1alpha1
+from trimtab_core.economics import TokenRates as TokenRates  # noqa: PLC0414 (defined where routers can import it)
 from trimtab_core.signals import Missing, Signal
 
 TierKey = str
@@ -34,15 +35,6 @@ class Price:
     usd_per_hour: float
     source: str
     as_of: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRates:
-    """USD per token of an external API."""
-
-    input_usd_per_token: float
-    output_usd_per_token: float
-    cached_input_usd_per_token: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from trimtab_core import economics
 from trimtab_core import snapshot as snapshots
+from trimtab_core.planning import cost
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
 WEIGHT_TOLERANCE = 0.001
@@ -65,7 +67,7 @@ class Reason:
     Attributes:
         code: the fixed word.
         message: one sentence for people, with numbers and units.
-        tier, variant, policy: what it is about; empty where it is about the whole plan.
+        tier, variant, policy, request_class: what it is about; empty where it is about the whole plan.
         guard: the guard that changed the plan, or empty when the optimiser speaks.
     """
 
@@ -75,6 +77,7 @@ class Reason:
     variant: str = ""
     policy: PolicyKey = ""
     guard: str = ""
+    request_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,35 @@ class VariantKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What one part of a plan was solved from and what came out, so that the next cycle need not solve the same again.
+
+    Attributes:
+        part: keys of the part's tiers and policies.
+        specs: the user's objects, compared by equality.
+        state: all that must be exactly equal: replica counts, phases, holds, evidence, weights in force.
+        numbers: all that may move a little: demand, prices, profiles.
+        replicas, weights: the optimiser's own choice, before any guard.
+        source, binding, reasons, alternatives: as in ``Plan``, for this part.
+        prediction: as in ``Plan``, for this part.
+        demand_requests_per_second: planned demand; the weight of this part's quality in the whole.
+    """
+
+    part: tuple[str, ...]
+    specs: tuple[object, ...]
+    state: tuple[object, ...]
+    numbers: tuple[float, ...]
+    replicas: Mapping[VariantKey, int]
+    weights: Mapping[PolicyKey, Weights]
+    source: Source
+    prediction: Prediction
+    demand_requests_per_second: float
+    binding: str = ""
+    reasons: tuple[Reason, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Wanted replicas and weights.
 
@@ -120,6 +152,7 @@ class Plan:
         weights: per policy, the wanted weights of each class.
         memory: per variant, what the next cycle must know.
         binding: the constraint that keeps the plan from being cheaper, such as ``quality`` or ``capacity``.
+        basis: how each part was solved; for the next call of the optimiser alone.
     """
 
     replicas: Mapping[VariantKey, int]
@@ -130,6 +163,7 @@ class Plan:
     binding: str = ""
     reasons: tuple[Reason, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    basis: tuple[Basis, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     def with_reason(self, *reasons: Reason) -> Plan:
         """The same plan with further reasons."""
@@ -200,7 +234,7 @@ def diff(snapshot: Snapshot, plan: Plan) -> Changes:
         if plan.replicas.get(key, before) != before
     )
     weights = tuple(
-        WeightChange(policy, name, before, after, plan.reasons_of(policy=policy))
+        WeightChange(policy, name, before, after, _reasons_of_class(plan, policy, name))
         for policy, classes in sorted(plan.weights.items())
         for name, after in sorted(classes.items())
         for before in (snapshot.policies[policy].weights.get(name, {}),)
@@ -209,9 +243,72 @@ def diff(snapshot: Snapshot, plan: Plan) -> Changes:
     return Changes(replicas, weights)
 
 
+def _reasons_of_class(plan: Plan, policy: PolicyKey, name: str) -> tuple[Reason, ...]:
+    return tuple(reason for reason in plan.reasons_of(policy=policy) if reason.request_class in {"", name})
+
+
 def differs(before: Mapping[TierKey, float], after: Mapping[TierKey, float]) -> bool:
     """Whether two sets of shares differ by more than ``WEIGHT_TOLERANCE`` anywhere."""
     return any(abs(before.get(tier, 0.0) - after.get(tier, 0.0)) > WEIGHT_TOLERANCE for tier in {*before, *after})
+
+
+def decisions(snapshot: Snapshot, plan: Plan, changes: Changes) -> tuple[Decision, ...]:
+    """Every change as it is told to people: one for each variant and one for each class.
+
+    The costs are the whole fleet's, before and after all of these changes: replicas asked for, and external calls
+    at the arrivals that are known.
+    """
+    before = _fleet_usd_per_hour(snapshot, current_replicas(snapshot), {})
+    after = _fleet_usd_per_hour(snapshot, plan.replicas, plan.weights)
+
+    def decide(tier: str, action: str, reasons: tuple[Reason, ...]) -> Decision:
+        return Decision(
+            snapshot.now, tier, action, tuple(reason.message for reason in reasons), before, after, plan.binding
+        )
+
+    replicas = tuple(
+        decide(
+            change.key.tier,
+            f"{_short(change.key.tier)}/{change.key.variant} {change.before} → {change.after}",
+            change.reasons,
+        )
+        for change in changes.replicas
+    )
+    weights = tuple(
+        decide(_gaining(change), f"{change.request_class}: {_shares(change)}", change.reasons)
+        for change in changes.weights
+    )
+    return replicas + weights
+
+
+def _fleet_usd_per_hour(
+    snapshot: Snapshot, replicas: Mapping[VariantKey, int], weights: Mapping[PolicyKey, Weights]
+) -> float:
+    return economics.plan_usd_per_hour(snapshot, replicas) + cost.external_usd_per_hour(snapshot, weights)
+
+
+def _gaining(change: WeightChange) -> TierKey:
+    """The tier whose share grows most."""
+    return max(
+        sorted({*change.before, *change.after}),
+        key=lambda tier: change.after.get(tier, 0.0) - change.before.get(tier, 0.0),
+        default="",
+    )
+
+
+def _shares(change: WeightChange) -> str:
+    """Such as ``small 60 % → 72 %, large 40 % → 28 %``."""
+    moved = [
+        f"{_short(tier)} {change.before.get(tier, 0.0):.0%} → {change.after.get(tier, 0.0):.0%}".replace("%", " %")
+        for tier in sorted({*change.before, *change.after})
+        if abs(change.after.get(tier, 0.0) - change.before.get(tier, 0.0)) > WEIGHT_TOLERANCE
+    ]
+    return ", ".join(moved)
+
+
+def _short(key: str) -> str:
+    """A key without its namespace."""
+    return key.rpartition("/")[2]
 
 
 def current_replicas(snapshot: Snapshot) -> dict[VariantKey, int]:

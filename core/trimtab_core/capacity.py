@@ -1,0 +1,281 @@
+"""What one replica can carry within its SLO: a continuous-batching engine as a processor-sharing queue.
+
+The model. One engine step yields a token for each of the n running sequences and lasts ``a + b·n`` seconds
+(linear in n: 420 fitted cells of measured GPUs, median R² 0.99, ai-dynamo/aiconfigurator silicon sample), plus
+the prompt tokens computed in it over the prefill rate P. With λ requests per second of I uncached input and O
+output tokens, prefill takes the share ``π = λ·I/P`` of the time, so tokens are ``(a + b·n) / (1 - π)`` apart.
+
+All sequences share the engine equally and the rate depends on n alone. The number in such a queue doesn't
+depend on the distribution of lengths beyond its mean (F. P. Kelly, *Reversibility and Stochastic Networks*,
+1979, on symmetric queues) and is here negative binomial with
+
+    r = a/b + 1,   p = b·λ·O / (1 - π),   mean n = r·p / (1 - p),   variance = r·p / (1 - p)².
+
+The promise must hold for the tail, so every condition is checked at the tail of n (normal approximation, variance
+times ``(1 + c²)/2`` for arrivals with squared coefficient of variation c²: Kingman's heavy-traffic factor) or at the
+tail of the lengths (exponential: the 95th percentile is 3.0 means; the Azure 2023 traces have 2.2 to 3.6):
+
+- slots: tail n ≤ max sequences, and ≤ KV tokens / (I + O/2), the mean footprint of a running sequence;
+- ITL: (a + b·tail n) / (1 - π) ≤ limit;
+- TTFT: tail of an M/M/1 sojourn in prefill, ``ln(1/(1-q))·(I/P)/(1 - π)·(1 + c²)/2``, and two steps ≤ limit;
+- e2e: mean TTFT + tail O · (a + b·mean n) / (1 - π) ≤ limit.
+
+The largest such λ is the capacity; one request then takes ``w = 1/λ = I/P + O·(a + b·n)/n`` replica-seconds, so
+that the work of different classes on one replica adds up linearly. Must not import pydantic: routers price by it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from trimtab_core import units
+
+if TYPE_CHECKING:
+    from trimtab_core.api.v1alpha1 import LatencySlo
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What the requests look like on average.
+
+    Attributes:
+        input_tokens, output_tokens: means per request.
+        cached_ratio: share of the input tokens found in the engine's prefix cache.
+        burstiness: squared coefficient of variation of inter-arrival times; 1 is Poisson.
+    """
+
+    input_tokens: float
+    output_tokens: float
+    cached_ratio: float = 0.0
+    burstiness: float = 1.0
+
+
+DEFAULT_MIX = Mix(input_tokens=1200.0, output_tokens=200.0)
+"""Used until lengths are measured; the means of the Azure 2023 conversation trace, rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Latency limits in seconds at a tail; None is not promised.
+
+    Attributes:
+        quantile: the tail at which they must hold, at least 0.5 and below 1.
+    """
+
+    ttft_seconds: float | None = None
+    itl_seconds: float | None = None
+    e2e_seconds: float | None = None
+    quantile: float = 0.95
+
+
+class Profile(Protocol):
+    """The linear law of one replica; ``snapshot.CapacityProfile`` is one."""
+
+    @property
+    def itl_base_seconds(self) -> float:
+        """Length of a step without sequences, a."""
+        ...
+
+    @property
+    def itl_per_sequence_seconds(self) -> float:
+        """Added by each running sequence, b."""
+        ...
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Input tokens read per second, P."""
+        ...
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that fit in the KV cache."""
+        ...
+
+    @property
+    def max_sequences(self) -> int:
+        """Sequences that may run at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The largest load that one replica carries within its limits.
+
+    Attributes:
+        feasible: whether a lone request meets the limits at all. If not, the numbers describe the load at
+            which the promises are missed by half of the best achievable: something must serve the requests.
+        sequences: running sequences up to which the limits hold; what a router may put on one endpoint.
+        running: mean running sequences at the largest load.
+        requests_per_second: the largest load.
+        seconds_per_input_token, seconds_per_output_token: replica-seconds that a token takes at that load.
+        limit: what binds: ``itl``, ``ttft``, ``e2e``, ``kv`` or ``sequences``.
+        reason: why it isn't feasible, with numbers; empty when it is.
+    """
+
+    feasible: bool
+    sequences: float
+    running: float
+    requests_per_second: float
+    seconds_per_input_token: float
+    seconds_per_output_token: float
+    limit: str
+    reason: str = ""
+
+    @property
+    def seconds_per_request(self) -> float:
+        """Replica-seconds that one request takes."""
+        return 1.0 / self.requests_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """The replica at one arrival rate, in seconds and sequences."""
+
+    prefill_share: float
+    running: float
+    running_tail: float
+
+
+def limits(*slos: LatencySlo | None) -> Limits:
+    """The strictest of several promises, part by part; the tail is the largest attainment, at least 95 %.
+
+    Raises:
+        units.UnitError: if a duration of an unchecked object is malformed.
+    """
+    given = [slo for slo in slos if slo is not None]
+
+    def strictest(part: str) -> float | None:
+        percentiles = [getattr(slo, part) for slo in given]
+        return min((units.duration_seconds(found.p95) for found in percentiles if found is not None), default=None)
+
+    attainment = max((units.ratio(slo.attainment) for slo in given), default=0.95)
+    return Limits(strictest("ttft"), strictest("itl"), strictest("e2e"), min(0.999, max(0.95, attainment)))
+
+
+def best_achievable(profile: Profile, mix: Mix, quantile: float = 0.95) -> Limits:
+    """The latencies of a replica that serves one request at a time: no SLO below them can ever be met."""
+    step = profile.itl_base_seconds + profile.itl_per_sequence_seconds
+    prefill = _uncached(mix) / profile.prefill_tokens_per_second
+    tail = _length_tail(quantile)
+    return Limits(
+        ttft_seconds=tail * prefill + 2 * step,
+        itl_seconds=step,
+        e2e_seconds=prefill + 2 * step + tail * mix.output_tokens * step,
+        quantile=quantile,
+    )
+
+
+@functools.lru_cache(maxsize=8192)
+def admissible_load(profile: Profile, mix: Mix, limits: Limits) -> Capacity:
+    """The largest load of this mix that one replica carries within the limits.
+
+    Never raises for finite, positive input; profile and mix values at or below zero count as tiny. Equal
+    questions are answered from memory: fleets ask the same ones every cycle.
+    """
+    mix = Mix(max(1.0, mix.input_tokens), max(1.0, mix.output_tokens), min(1.0, mix.cached_ratio), mix.burstiness)
+    reason = _infeasible(profile, mix, limits)
+    aim = _relaxed(profile, mix, limits) if reason else limits
+    low, high = 0.0, 1.0 / (_slope(profile) * mix.output_tokens + _uncached(mix) / profile.prefill_tokens_per_second)
+    for _ in range(30):  # halves a relative gap of 1 to 1e-9
+        middle = (low + high) / 2
+        low, high = (low, middle) if _violated(profile, mix, aim, middle) else (middle, high)
+    rate = max(low, 1e-9)
+    load = _load(profile, mix, rate, limits.quantile)
+    prefill_seconds = 1.0 / profile.prefill_tokens_per_second
+    decode_seconds = max(0.0, 1.0 / rate - _uncached(mix) * prefill_seconds) / mix.output_tokens
+    return Capacity(
+        feasible=not reason,
+        sequences=max(1.0, load.running_tail),
+        running=load.running,
+        requests_per_second=rate,
+        seconds_per_input_token=prefill_seconds,
+        seconds_per_output_token=decode_seconds,
+        limit=_violated(profile, mix, aim, high) or "sequences",
+        reason=reason,
+    )
+
+
+def _uncached(mix: Mix) -> float:
+    return mix.input_tokens * (1.0 - max(0.0, mix.cached_ratio))
+
+
+def _slope(profile: Profile) -> float:
+    """``b``, kept above zero so that r = a/b stays finite: 0.1 µs is below what can be measured."""
+    return max(profile.itl_per_sequence_seconds, 1e-7)
+
+
+def _length_tail(quantile: float) -> float:
+    """Ratio of an exponential's quantile to its mean: 3.0 at 95 %, 4.6 at 99 %."""
+    return math.log(1.0 / (1.0 - quantile))
+
+
+@functools.lru_cache(maxsize=64)
+def _normal_tail(quantile: float) -> float:
+    """Standard deviations above the mean: 1.64 at 95 %, 2.33 at 99 %."""
+    return statistics.NormalDist().inv_cdf(quantile)
+
+
+def _burst_factor(mix: Mix) -> float:
+    return (1.0 + max(0.0, mix.burstiness)) / 2.0
+
+
+def _load(profile: Profile, mix: Mix, rate: float, quantile: float) -> _Load:
+    """The state of the replica at an arrival rate below its stability limit."""
+    slope = _slope(profile)
+    prefill_share = min(rate * _uncached(mix) / profile.prefill_tokens_per_second, 1.0 - 1e-12)
+    p = min(slope * rate * mix.output_tokens / (1.0 - prefill_share), 1.0 - 1e-12)
+    r = profile.itl_base_seconds / slope + 1.0
+    mean = r * p / (1.0 - p)
+    deviation = math.sqrt(mean / (1.0 - p) * _burst_factor(mix))
+    return _Load(prefill_share, mean, mean + _normal_tail(quantile) * deviation)
+
+
+def _violated(profile: Profile, mix: Mix, limits: Limits, rate: float) -> str:
+    """Name of the first condition that fails at this rate; empty if all hold."""
+    load = _load(profile, mix, rate, limits.quantile)
+    step = profile.itl_base_seconds + profile.itl_per_sequence_seconds * max(1.0, load.running_tail)
+    mean_step = profile.itl_base_seconds + profile.itl_per_sequence_seconds * max(1.0, load.running)
+    stretch = 1.0 / (1.0 - load.prefill_share)
+    prefill = _uncached(mix) / profile.prefill_tokens_per_second * stretch * _burst_factor(mix)
+    tail = _length_tail(limits.quantile)
+    found = {
+        "sequences": (load.running_tail, float(profile.max_sequences)),
+        "kv": (load.running_tail, profile.kv_tokens / (mix.input_tokens + mix.output_tokens / 2)),
+        "itl": (step * stretch, limits.itl_seconds),
+        "ttft": (tail * prefill + 2 * step, limits.ttft_seconds),
+        "e2e": (prefill + 2 * step + tail * mix.output_tokens * mean_step * stretch, limits.e2e_seconds),
+    }
+    return next((name for name, (value, limit) in found.items() if limit is not None and value > limit), "")
+
+
+def _infeasible(profile: Profile, mix: Mix, limits: Limits) -> str:
+    """Why even a lone request misses the limits; empty if it meets them."""
+    best = best_achievable(profile, replace(mix, burstiness=1.0), limits.quantile)
+    for name, unit in (("itl", "inter-token latency"), ("ttft", "time to first token"), ("e2e", "total time")):
+        limit, least = getattr(limits, f"{name}_seconds"), getattr(best, f"{name}_seconds")
+        if limit is not None and least is not None and least > limit:
+            return (
+                f"{unit} of {units.format_duration(limit)} can't be met: a lone request of {mix.input_tokens:.0f} "
+                f"in and {mix.output_tokens:.0f} out tokens takes {units.format_duration(round(least, 3))} at the "
+                f"{limits.quantile:.0%} tail"
+            )
+    return ""
+
+
+def _relaxed(profile: Profile, mix: Mix, limits: Limits) -> Limits:
+    """The limits with each one that can't be met put at 1.5 times the best achievable."""
+    best = best_achievable(profile, mix, limits.quantile)
+
+    def relax(limit: float | None, least: float | None) -> float | None:
+        return limit if limit is None or least is None else max(limit, 1.5 * least)
+
+    return Limits(
+        relax(limits.ttft_seconds, best.ttft_seconds),
+        relax(limits.itl_seconds, best.itl_seconds),
+        relax(limits.e2e_seconds, best.e2e_seconds),
+        limits.quantile,
+    )

@@ -1,0 +1,359 @@
+"""Why a plan is as it is: reasons with numbers, the alternatives that were not taken, and what binds.
+
+Reads what the solver was asked and what it answered; never changes either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trimtab_core import units
+from trimtab_core.planning import limits, problem
+from trimtab_core.planning.plan import Alternative, Code, Prediction, Reason, VariantKey, differs
+from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
+
+QUALITY_ROOM = 0.005
+"""A quality promise binds when less than this is to spare: whole replicas seldom leave exactly none."""
+LOOK_BACK_SECONDS = 300.0
+"""A rise or fall of arrivals is told against this long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One component's answer.
+
+    Attributes:
+        replicas: the optimiser's choice.
+        planned: the shares that go with these replicas.
+        weights: shares that are to be in force now, while replicas may still be starting.
+        broken: promises that can't be kept, by kind.
+    """
+
+    component: problem.Component
+    settings: problem.Settings
+    replicas: Mapping[VariantKey, int]
+    planned: Mapping[PolicyKey, Weights]
+    weights: Mapping[PolicyKey, Weights]
+    broken: Mapping[str, float]
+
+    def shares(self, request_class: problem.ClassChoice) -> Mapping[TierKey, float]:
+        """The class's planned shares."""
+        return self.planned.get(request_class.policy, {}).get(request_class.name, {})
+
+    def work(self, tier: TierKey) -> float:
+        """Planned work of the tier, in reference replicas."""
+        return sum(
+            request_class.load.planned * self.shares(request_class).get(tier, 0.0) * request_class.work.get(tier, 0.0)
+            for request_class in self.component.classes
+        )
+
+    def requests_per_second(self, tier: TierKey) -> float:
+        """Planned requests of the tier."""
+        return sum(c.load.planned * self.shares(c).get(tier, 0.0) for c in self.component.classes)
+
+    def carried(self, tier: problem.TierChoice, replicas: Mapping[VariantKey, int]) -> float:
+        """Requests per second of the planned mix that these replicas carry with headroom."""
+        speed = sum(variant.speed * replicas.get(variant.key, 0) for variant in tier.variants)
+        work, requests = self.work(tier.key), self.requests_per_second(tier.key)
+        each = requests / work if work else tier.requests_per_second
+        return self.settings.utilisation * speed * each
+
+
+def prediction(chosen: Chosen) -> Prediction:
+    """Cost, baseline, quality and utilisation of the choice at planned demand."""
+    component = chosen.component
+    usd = sum(variant.usd_per_hour * chosen.replicas[variant.key] for variant in component.variants)
+    usd += sum(_external_usd_per_hour(c, chosen.shares(c)) for c in component.classes)
+    busiest = 0.0
+    for tier in component.tiers:
+        speed = sum(variant.speed * chosen.replicas[variant.key] for variant in tier.variants)
+        if tier.external_limit is None and chosen.work(tier.key):
+            busiest = max(busiest, chosen.work(tier.key) / speed if speed else 1.0)
+    return Prediction(usd, baseline_usd_per_hour(chosen), _retention(chosen), min(1.0, busiest))
+
+
+def demand_requests_per_second(component: problem.Component) -> float:
+    """Planned requests of all classes."""
+    return sum(request_class.load.planned for request_class in component.classes)
+
+
+def baseline_usd_per_hour(chosen: Chosen) -> float:
+    """Every class on its policy's baseline tier, sized for the same demand in whole replicas of one variant."""
+    work: dict[TierKey, float] = {}
+    external = 0.0
+    tiers = {tier.key: tier for tier in chosen.component.tiers}
+    for request_class in chosen.component.classes:
+        key = _baseline_tier(chosen, request_class)
+        if key is None:
+            continue
+        if tiers[key].external_limit is not None:
+            external += _external_usd_per_hour(request_class, {key: 1.0})
+        else:
+            work[key] = work.get(key, 0.0) + request_class.load.planned * request_class.work[key]
+    return external + sum(_static_usd_per_hour(tiers[key], amount, chosen.settings) for key, amount in work.items())
+
+
+def alternatives(chosen: Chosen) -> tuple[Alternative, ...]:
+    """What else could have been done: stay, one tier for everything, the baseline."""
+    predicted = prediction(chosen)
+    current = {variant.key: variant.current for variant in chosen.component.variants}
+    found = [_staying(chosen, current, predicted)]
+    if chosen.component.classes:
+        baseline = predicted.baseline_usd_per_hour
+        found.append(Alternative("every request to the baseline tier", baseline, _dearer(baseline, predicted)))
+        found += _one_tier(chosen, predicted)
+    return tuple(found)
+
+
+def binding(chosen: Chosen) -> str:
+    """The constraint that keeps the plan from being cheaper."""
+    for kind in ("budget", "quality", "capacity"):
+        if chosen.broken.get(kind):
+            return kind
+    cheapest = min((variant.usd_per_hour for variant in chosen.component.variants), default=0.0)
+    spent = prediction(chosen).usd_per_hour
+    if any(policy.ceiling_usd_per_hour - spent < cheapest for policy in chosen.component.policies):
+        return "budget"
+    if any(_kept(chosen, policy.key) - policy.retention < QUALITY_ROOM for policy in chosen.component.policies):
+        return "quality"
+    free = [variant for variant in chosen.component.variants if chosen.replicas[variant.key] > variant.low]
+    return "capacity" if free else "bounds"
+
+
+def reasons(snapshot: Snapshot, chosen: Chosen) -> tuple[Reason, ...]:
+    """Why each changed variant and policy changes, and what could not be done."""
+    found = [
+        Reason(note.hold.code, note.hold.message, note.tier, note.variant, note.policy)
+        for note in chosen.component.notes
+    ]
+    for tier in chosen.component.tiers:
+        found += [
+            _replica_reason(snapshot, chosen, tier, variant)
+            for variant in tier.variants
+            if chosen.replicas[variant.key] != variant.current
+        ]
+    for request_class in chosen.component.classes:
+        found += _class_reasons(chosen, request_class)
+    found += [_broken_reason(chosen, kind, amount) for kind, amount in sorted(chosen.broken.items())]
+    return tuple(found)
+
+
+def _replica_reason(
+    snapshot: Snapshot, chosen: Chosen, tier: problem.TierChoice, variant: problem.VariantChoice
+) -> Reason:
+    """Why one variant's count changes."""
+    target = chosen.replicas[variant.key]
+    current = {other.key: other.current for other in tier.variants}
+    before, after = sum(current.values()), sum(chosen.replicas[key] for key in current)
+    demand, carried = chosen.requests_per_second(tier.key), chosen.carried(tier, current)
+    numbers = f"{_replicas(before)} carry {carried:.3g} req/s, {demand:.3g} are planned for"
+    trend = _trend(snapshot, chosen, tier.key)
+    rises = target > variant.current
+    opposite = any(
+        (chosen.replicas[o.key] > o.current) != rises and chosen.replicas[o.key] != o.current for o in tier.variants
+    )
+    if limits.clip(variant.current, snapshot.tiers[tier.key].variant(variant.key.variant)) != variant.current:
+        code, message = Code.BOUNDS, f"replicas must lie between {variant.low} and {variant.high}"
+    elif opposite:
+        code, message = Code.CHEAPER_VARIANT, _cheaper(tier, variant)
+    elif rises:
+        code = Code.WOKEN if not before else Code.DEMAND_UP
+        message = f"{trend}{numbers}"
+    elif not after:
+        code, message = Code.IDLE, f"{trend}{demand:.3g} req/s are planned for"
+    else:
+        left = chosen.carried(tier, {key: chosen.replicas[key] for key in current})
+        code, message = (
+            Code.DEMAND_DOWN,
+            f"{trend}{_replicas(after)} carry {left:.3g} req/s, {demand:.3g} are planned for",
+        )
+    return Reason(code, message, tier.key, variant.key.variant)
+
+
+def _replicas(count: int) -> str:
+    return "1 replica can" if count == 1 else f"{count} replicas can"
+
+
+def _cheaper(tier: problem.TierChoice, variant: problem.VariantChoice) -> str:
+    """Prices per unit of work of this variant and of the best other."""
+
+    def price(choice: problem.VariantChoice) -> float:
+        return choice.usd_per_hour / choice.speed if choice.speed else math.inf
+
+    own = price(variant)
+    best = min((price(other) for other in tier.variants if other.key != variant.key), default=math.inf)
+    if not math.isfinite(own):
+        return f"{variant.key.variant} can't keep the SLO, other variants can"
+    each = f"{variant.key.variant} costs {units.format_usd(own)}/h per unit of work"
+    return each if not math.isfinite(best) else f"{each}, the best other variant {units.format_usd(best)}/h"
+
+
+def _trend(snapshot: Snapshot, chosen: Chosen, tier: TierKey) -> str:
+    """How arrivals of the class that matters most to the tier moved, if they did."""
+    by_work = sorted(
+        chosen.component.classes,
+        key=lambda c: (-c.load.planned * chosen.shares(c).get(tier, 0.0), c.policy, c.name),
+    )
+    if not by_work:
+        return ""
+    leading = by_work[0]
+    traffic = snapshot.policies[leading.policy].traffic.get(leading.name)
+    past = [v for at, v in traffic.history if at >= snapshot.now - LOOK_BACK_SECONDS] if traffic is not None else []
+    now = leading.load.now
+    if not past or abs(past[0] - now) <= 0.05 * max(past[0], now):
+        return f"arrivals of {leading.name} are {now:.3g} req/s; "
+    verb = "rose" if now > past[0] else "fell"
+    return f"arrivals of {leading.name} {verb} {past[0]:.3g} → {now:.3g} req/s; "
+
+
+def _class_reasons(chosen: Chosen, request_class: problem.ClassChoice) -> list[Reason]:
+    """Why one class's weights are what they are."""
+    name, policy = request_class.name, request_class.policy
+    if not request_class.tiers:
+        message = f"{name}: no allowed tier can serve it, so its requests are refused"
+        return [Reason(Code.NOT_ALLOWED, message, policy=policy, request_class=name)]
+    found = []
+    if request_class.load.evidence is not limits.Evidence.FRESH:
+        missing = request_class.load.evidence is limits.Evidence.MISSING
+        code = Code.SIGNAL_MISSING if missing else Code.SIGNAL_STALE
+        message = f"{name}: {request_class.load.why}; weights and replicas hold"
+        found.append(Reason(code, message, policy=policy, request_class=name))
+    before, after = request_class.before, chosen.weights.get(policy, {}).get(name, {})
+    if not differs(before, after):
+        return found
+    code, message = _why_moved(chosen, request_class, after)
+    return [*found, Reason(code, f"{name}: {message}", policy=policy, request_class=name)]
+
+
+def _why_moved(chosen: Chosen, request_class: problem.ClassChoice, after: Mapping[TierKey, float]) -> tuple[Code, str]:
+    """Why a class's shares change."""
+    before, planned = request_class.before, chosen.shares(request_class)
+    ready = {tier.key for tier in chosen.component.tiers if tier.ready}
+    unready = [key for key in before if before[key] and key not in ready]
+    if unready:
+        return Code.UNHEALTHY, f"{', '.join(sorted(unready))} has no ready replica"
+    if differs(after, planned):
+        return (
+            Code.PENDING,
+            "ready replicas can't carry today's demand split as planned: the nearest split that they can",
+        )
+    gained = _quality(request_class, after)
+    numbers = f"(best tier {request_class.best_quality:.3f})"
+    if not before:
+        return Code.QUALITY_NEEDED, f"first shares, expected quality {gained:.3f} {numbers}"
+    lost = _quality(request_class, before)
+    code = Code.QUALITY_NEEDED if gained > lost else Code.CHEAPER_TIER
+    return code, f"expected quality {lost:.3f} → {gained:.3f} {numbers}"
+
+
+def _broken_reason(chosen: Chosen, kind: str, amount: float) -> Reason:
+    """A promise that no plan can keep."""
+    policies = ", ".join(policy.key for policy in chosen.component.policies)
+    if kind == "budget":
+        message = f"the cheapest plan exceeds the budget by {units.format_usd(amount)}/h"
+        return Reason(Code.BUDGET, message, policy=policies)
+    if kind == "quality":
+        message = f"quality falls short of what is asked by {amount:.3f}; no allowed split reaches it"
+        return Reason(Code.INFEASIBLE, message, policy=policies)
+    message = f"demand exceeds what may run by the work of {amount:.2f} reference replicas"
+    return Reason(Code.INFEASIBLE, message, policy=policies)
+
+
+def _quality(request_class: problem.ClassChoice, shares: Mapping[TierKey, float]) -> float:
+    """Expected quality of the class with its requests split by rank over these shares."""
+    order = sorted(request_class.tiers, key=lambda key: (sum(request_class.segment_quality[key]), key))
+    parts = len(next(iter(request_class.segment_quality.values())))
+    total, at = 0.0, 0.0
+    whole = sum(shares.get(key, 0.0) for key in order) or 1.0
+    for key in order:
+        until = at + shares.get(key, 0.0) / whole
+        total += _between(request_class.segment_quality[key], at * parts, until * parts)
+        at = until
+    return total / parts
+
+
+def _between(values: tuple[float, ...], start: float, end: float) -> float:
+    """Sum of the segments' values between two positions, parts of a segment counting in proportion."""
+    return sum(value * max(0.0, min(end, at + 1) - max(start, at)) for at, value in enumerate(values))
+
+
+def _retention(chosen: Chosen) -> float:
+    """Expected quality over that of always the best tier, over all requests."""
+    return _kept(chosen)
+
+
+def _kept(chosen: Chosen, policy: PolicyKey = "") -> float:
+    """The same for one policy."""
+    got = best = 0.0
+    for request_class in chosen.component.classes:
+        if request_class.tiers and request_class.policy == (policy or request_class.policy):
+            rate = max(request_class.load.planned, problem.IDLE_REQUESTS_PER_SECOND)
+            got += rate * _quality(request_class, chosen.shares(request_class))
+            best += rate * request_class.best_quality
+    return min(1.0, got / best) if best else 1.0
+
+
+def _external_usd_per_hour(request_class: problem.ClassChoice, shares: Mapping[TierKey, float]) -> float:
+    usd = sum(share * request_class.external_usd.get(key, 0.0) for key, share in shares.items())
+    return request_class.load.planned * usd * units.SECONDS_PER_HOUR
+
+
+def _baseline_tier(chosen: Chosen, request_class: problem.ClassChoice) -> TierKey | None:
+    policy = next(policy for policy in chosen.component.policies if policy.key == request_class.policy)
+    if policy.baseline in request_class.tiers:
+        return policy.baseline
+    quality = request_class.segment_quality
+    return max(request_class.tiers, key=lambda key: (sum(quality[key]), key), default=None)
+
+
+def _static_usd_per_hour(tier: problem.TierChoice, work: float, settings: problem.Settings) -> float:
+    """The cheapest way to do the work with whole replicas of one variant of the tier."""
+    options = [
+        math.ceil(work / (settings.utilisation * variant.speed) - 1e-9) * variant.usd_per_hour
+        for variant in tier.variants
+        if variant.speed
+    ]
+    return min(options, default=0.0)
+
+
+def _staying(chosen: Chosen, current: Mapping[VariantKey, int], predicted: Prediction) -> Alternative:
+    """The replicas as they are."""
+    usd = sum(variant.usd_per_hour * current[variant.key] for variant in chosen.component.variants)
+    usd += sum(_external_usd_per_hour(c, c.before) for c in chosen.component.classes)
+    if dict(chosen.replicas) == dict(current):
+        return Alternative("replicas as they are", usd, "chosen")
+    for tier in chosen.component.tiers:
+        demand, carried = chosen.requests_per_second(tier.key), chosen.carried(tier, current)
+        if tier.external_limit is None and demand > carried * (1 + 1e-6):
+            return Alternative(
+                "replicas as they are", usd, f"{tier.key} carries {carried:.3g} of {demand:.3g} req/s with headroom"
+            )
+    return Alternative("replicas as they are", usd, _dearer(usd, predicted))
+
+
+def _one_tier(chosen: Chosen, predicted: Prediction) -> list[Alternative]:
+    """Every request to the cheapest tier that all classes may use."""
+    found = []
+    classes = [c for c in chosen.component.classes if c.tiers]
+    for tier in chosen.component.tiers:
+        if not classes or any(tier.key not in c.tiers for c in classes):
+            continue
+        if tier.external_limit is not None:
+            usd = sum(_external_usd_per_hour(c, {tier.key: 1.0}) for c in classes)
+        else:
+            usd = _static_usd_per_hour(tier, sum(c.load.planned * c.work[tier.key] for c in classes), chosen.settings)
+        quality = [sum(c.segment_quality[tier.key]) / len(c.segment_quality[tier.key]) for c in classes]
+        short = min(q / c.best_quality if c.best_quality else 1.0 for q, c in zip(quality, classes, strict=True))
+        wanted = max((policy.retention for policy in chosen.component.policies), default=0.0)
+        why = f"keeps {short:.3f} of the best quality, {wanted:.3f} is asked" if short < wanted else ""
+        found.append(Alternative(f"every request to {tier.key}", usd, why or _dearer(usd, predicted)))
+    return sorted(found, key=lambda alternative: (alternative.usd_per_hour, alternative.name))[:1]
+
+
+def _dearer(usd: float, predicted: Prediction) -> str:
+    difference = usd - predicted.usd_per_hour
+    if difference > 0:
+        return f"{units.format_usd(difference)}/h dearer"
+    return "cheaper now, but switching to it doesn't pay or breaks a limit"

@@ -1,0 +1,156 @@
+"""Between which counts a variant may move this cycle, and between which shares a class's weights may.
+
+Everything here reads the snapshot alone, never a plan: the optimiser plans within these limits where it can, and
+each guard enforces one of them. Because of that the guards' order can't matter: every floor is at most the replicas
+that serve, and every ceiling is at least as many, so all intervals of a variant overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from trimtab_core import signals, units
+from trimtab_core.api import v1alpha1
+from trimtab_core.planning.plan import Code
+from trimtab_core.snapshot import ClassTraffic, PolicyState, ReplicaPhase, Snapshot, TierKey, TierState, VariantState
+
+DEADLINE_STARTUPS = 2.0
+"""A pending replica counts as supply for this many start-up times."""
+UNKNOWN_STARTUP_SECONDS = 300.0
+"""Assumed where no profile says: an image pull and loading of a mid-sized model."""
+BLOCK_SECONDS = 600.0
+"""How long a variant whose replicas didn't come up is not tried again."""
+
+
+READY = ReplicaPhase.READY
+"""For counting replicas that serve."""
+
+
+class Evidence(IntEnum):
+    """How far the signals behind a decision may be trusted; the larger, the worse."""
+
+    FRESH = 0
+    STALE = 1
+    MISSING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why something must stay as it is."""
+
+    code: Code
+    message: str
+
+
+def startup_seconds(variant: VariantState) -> float:
+    """From creation to the first answer."""
+    return variant.profile.startup_seconds if variant.profile is not None else UNKNOWN_STARTUP_SECONDS
+
+
+def overdue(variant: VariantState, now: float) -> int:
+    """Pending replicas past their deadline: they no longer count as supply."""
+    patience = DEADLINE_STARTUPS * startup_seconds(variant)
+    return sum(
+        1
+        for replica in variant.replicas
+        if replica.phase is ReplicaPhase.PENDING and not now <= replica.created_at + patience
+    )
+
+
+def failed(variant: VariantState, now: float) -> int:
+    """Replicas that were asked for and won't serve; never more than were asked for."""
+    return min(variant.desired, variant.count(ReplicaPhase.FAILED) + overdue(variant, now))
+
+
+def live(variant: VariantState, now: float) -> int:
+    """Replicas that serve or will in time: what capacity may be planned with."""
+    return variant.count(ReplicaPhase.READY) + variant.count(ReplicaPhase.PENDING) - overdue(variant, now)
+
+
+def existing(variant: VariantState) -> int:
+    """Replicas that cost money now: all but the failed ones, draining ones included."""
+    return len(variant.replicas) - variant.count(ReplicaPhase.FAILED)
+
+
+def serving(variant: VariantState, now: float) -> int:
+    """Replicas asked for less those that failed: giving those back takes no capacity away."""
+    return variant.desired - failed(variant, now)
+
+
+def clip(count: int, variant: VariantState) -> int:
+    """The count within the user's bounds; a max below min counts as min."""
+    bounds = variant.spec.replicas
+    return min(max(count, bounds.min), max(bounds.min, bounds.max))
+
+
+def blocked(variant: VariantState, now: float) -> bool:
+    """Whether no capacity could be found for it lately, so that other variants must be tried."""
+    until = variant.memory.blocked_until
+    return (until is not None and until > now) or failed(variant, now) > 0
+
+
+def frozen(tier: TierState, variant: VariantState, now: float) -> Hold | None:
+    """Why the variant's count is not Trimtab's to change; None where it is."""
+    if variant.external_scaler:
+        return Hold(Code.CONFLICTING_SCALER, f"{variant.external_scaler} writes the replica count as well")
+    until = variant.memory.override_until
+    if until is not None and until > now:
+        left = units.format_duration(round(until - now))
+        return Hold(Code.OVERRIDE, f"a manual edit holds for another {left}")
+    management = tier.spec.scaling.management
+    if management is not v1alpha1.Management.AUTO:
+        return Hold(Code.MANAGEMENT, f"management is {management.value}")
+    return None
+
+
+def ready(tier: TierState) -> bool:
+    """Whether the tier can serve a request now."""
+    if tier.token_rates is not None:
+        return True
+    return any(variant.count(ReplicaPhase.READY) for variant in tier.variants)
+
+
+def can_serve(tier: TierState) -> bool:
+    """Whether the tier can serve at all: an external API, or a variant that may have replicas."""
+    return tier.token_rates is not None or any(
+        variant.desired or max(variant.spec.replicas.max, variant.spec.replicas.min) for variant in tier.variants
+    )
+
+
+def allowed_tiers(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> tuple[TierKey, ...]:
+    """Tiers that may serve the class, in the policy's order; those that don't exist are left out.
+
+    ``allow`` names tiers of the policy's namespace; empty allows all of the policy's.
+    """
+    namespace = policy.key.partition("/")[0]
+    named = {f"{namespace}/{name}" for name in request_class.allow}
+    return tuple(key for key in policy.tiers if key in snapshot.tiers and (not named or key in named))
+
+
+def evidence_of(traffic: ClassTraffic | None) -> tuple[Evidence, str]:
+    """How far a class's demand may be trusted, and why no further."""
+    if traffic is None:
+        return Evidence.MISSING, "nothing was measured"
+    arrivals = traffic.arrivals_per_second
+    if isinstance(arrivals, signals.Missing):
+        return Evidence.MISSING, arrivals.reason
+    if isinstance(arrivals, signals.Stale):
+        return Evidence.STALE, f"the last value is {arrivals.age_seconds:.0f} s old"
+    return Evidence.FRESH, ""
+
+
+def tier_evidence(snapshot: Snapshot) -> Mapping[TierKey, tuple[Evidence, str]]:
+    """For each tier, the worst evidence of the classes that it serves now (or may serve, if none has weights)."""
+    worst: dict[TierKey, tuple[Evidence, str]] = {}
+    for policy in snapshot.policies.values():
+        for request_class in policy.spec.classes:
+            evidence, why = evidence_of(policy.traffic.get(request_class.name))
+            weights = policy.weights.get(request_class.name, {})
+            tiers = [key for key, share in weights.items() if share > 0]
+            message = f"arrivals of {request_class.name} in {policy.key}: {why}"
+            for key in tiers or allowed_tiers(snapshot, policy, request_class):
+                if evidence > worst.get(key, (Evidence.FRESH, ""))[0]:
+                    worst[key] = (evidence, message)
+    return worst

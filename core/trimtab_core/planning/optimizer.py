@@ -1,0 +1,316 @@
+"""The optimiser: replicas and weights from one program, for each part of the fleet on its own.
+
+``optimize`` never raises on bad data and always returns a plan within bounds; ``source`` says how it came about.
+For each connected part it (1) keeps the last solution if nothing that matters moved, else (2) solves the program
+for planned demand, (3) if the replicas that are ready can't carry today's demand split that way, solves a second,
+continuous program for the shares that they can, and (4) falls back to the previous plan, or to holding
+what runs, should the solver find nothing. Safety is the guards' job, not this module's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trimtab_core.planning import cost, explain, limits, problem, program
+from trimtab_core.planning.plan import (
+    Alternative,
+    Basis,
+    Code,
+    Plan,
+    Prediction,
+    Reason,
+    Source,
+    VariantKey,
+    current_replicas,
+)
+from trimtab_core.snapshot import (
+    PolicyKey,
+    ReplicaPhase,
+    Snapshot,
+    TierKey,
+    TierState,
+    VariantMemory,
+    VariantState,
+    Weights,
+)
+
+Settings = problem.Settings
+
+_WORST = (Source.OPTIMAL, Source.TIME_LIMIT, Source.PREVIOUS, Source.FLOOR)
+"""Sources from best to worst; a plan is as good as its worst part."""
+
+
+def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Settings = Settings()) -> Plan:  # noqa: B008 (frozen)
+    """The cheapest plan that keeps every promise, or the one that breaks them in the declared order.
+
+    Args:
+        snapshot: all that may be known.
+        previous: the last plan, before or after its guards; lets unchanged parts be kept and is the fallback.
+        settings: how to plan.
+    """
+    loads = {
+        (policy.key, request_class.name): problem.load(snapshot, policy, request_class, settings)
+        for policy in snapshot.policies.values()
+        for request_class in policy.spec.classes
+    }
+    evidence = limits.tier_evidence(snapshot)
+    before = {basis.part: basis for basis in previous.basis} if previous is not None else {}
+    solved, kept = [], 0
+    for part in problem.parts(snapshot):
+        question = _question(snapshot, part, loads, evidence)
+        basis = before.get(question.part)
+        if basis is not None and _steady(basis, question, settings.tolerance):
+            kept += 1
+        else:
+            component = problem.build(snapshot, part, loads, evidence, settings=settings)
+            basis = _solve(_Asked(snapshot, component, settings, previous), question)
+        solved.append(basis)
+    return _assemble(snapshot, solved, evidence, kept=kept, tolerance=settings.tolerance)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a part is solved from; see ``plan.Basis``."""
+
+    part: tuple[str, ...]
+    specs: tuple[object, ...]
+    state: tuple[object, ...]
+    numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One component with all that is needed to answer it."""
+
+    snapshot: Snapshot
+    component: problem.Component
+    settings: Settings
+    previous: Plan | None
+
+
+def _question(
+    snapshot: Snapshot,
+    part: problem.Part,
+    loads: Mapping[problem.LoadKey, problem.Load],
+    evidence: problem.Evidences,
+) -> _Question:
+    """Everything that the solution of a part depends on, cheap to compare."""
+    specs: list[object] = []
+    state: list[object] = []
+    numbers: list[float] = []
+    for key in part.tiers:
+        tier = snapshot.tiers[key]
+        specs.append(tier.spec)
+        state.append(evidence.get(key, (limits.Evidence.FRESH,))[0])
+        state += [_variant_state(tier, variant, snapshot.now) for variant in tier.variants]
+        for variant in tier.variants:
+            numbers.append(variant.price.usd_per_hour if variant.price is not None else -1.0)
+            numbers += dataclasses.astuple(variant.profile) if variant.profile is not None else ()
+        numbers += dataclasses.astuple(tier.token_rates) if tier.token_rates is not None else ()
+    for policy_key in part.policies:
+        policy = snapshot.policies[policy_key]
+        specs.append(policy.spec)
+        numbers.append(cost.ceiling_usd_per_hour(policy, snapshot.now))
+        for request_class in policy.spec.classes:
+            load = loads[policy_key, request_class.name]
+            numbers += [load.now, load.planned, *dataclasses.astuple(load.mix)]
+            weights = policy.weights.get(request_class.name, {})
+            state += [load.evidence, tuple(sorted((key, round(share, 3)) for key, share in weights.items()))]
+    return _Question((*part.tiers, *part.policies), tuple(specs), tuple(state), tuple(numbers))
+
+
+def _variant_state(tier: TierState, variant: VariantState, now: float) -> tuple[object, ...]:
+    """All of a variant that counts and is not a measured number."""
+    hold = limits.frozen(tier, variant, now)
+    return (
+        variant.name,
+        variant.desired,
+        variant.count(ReplicaPhase.READY),
+        limits.live(variant, now),
+        limits.failed(variant, now),
+        limits.blocked(variant, now),
+        hold.code if hold is not None else "",
+        variant.price is None,
+        variant.profile is None,
+    )
+
+
+def _steady(basis: Basis, question: _Question, tolerance: float) -> bool:
+    """Whether the last solution still stands: same objects and states, and no number moved beyond the tolerance.
+
+    Numbers are compared with those that the solution was made from, not with the last cycle's, so that a slow drift is
+    noticed as well. A solution that was not proven best is never kept.
+    """
+    return (
+        basis.source is Source.OPTIMAL
+        and basis.state == question.state
+        and len(basis.numbers) == len(question.numbers)
+        and all(
+            old == new or abs(old - new) <= tolerance * max(abs(old), abs(new))
+            for old, new in zip(basis.numbers, question.numbers, strict=True)
+        )
+        and basis.specs == question.specs
+    )
+
+
+def _solve(asked: _Asked, question: _Question) -> Basis:
+    """Answer one component, whatever the solver says."""
+    found = program.solve(asked.component, asked.settings)
+    if found is None:
+        chosen, source = _fallback(asked), Source.PREVIOUS if asked.previous is not None else Source.FLOOR
+    else:
+        source = Source.OPTIMAL if found.proven else Source.TIME_LIMIT
+        chosen = explain.Chosen(
+            asked.component, asked.settings, found.replicas, found.weights, found.weights, found.broken
+        )
+        chosen = dataclasses.replace(chosen, weights=_for_now(asked, chosen))
+    return Basis(
+        question.part,
+        question.specs,
+        question.state,
+        question.numbers,
+        chosen.replicas,
+        chosen.weights,
+        source,
+        explain.prediction(chosen),
+        explain.demand_requests_per_second(asked.component),
+        explain.binding(chosen),
+        explain.reasons(asked.snapshot, chosen) + _recommendations(asked),
+        explain.alternatives(chosen),
+    )
+
+
+def _for_now(asked: _Asked, chosen: explain.Chosen) -> Mapping[PolicyKey, Weights]:
+    """The wanted weights if the ready replicas can carry today's demand so; else the nearest that they can."""
+    component, overloaded = asked.component, False
+    for tier in component.tiers:
+        shares = [(c, chosen.shares(c).get(tier.key, 0.0)) for c in component.classes]
+        if tier.external_limit is not None or not any(share for _, share in shares):
+            continue
+        work = sum(c.load.now * share * c.work[tier.key] for c, share in shares if share)
+        supply = sum(variant.ready * variant.speed for variant in tier.variants)
+        overloaded |= not tier.ready or work > asked.settings.ready_utilisation * supply
+    if not overloaded or not any(tier.ready for tier in component.tiers):
+        return chosen.planned
+    found = program.solve(component, asked.settings, program.Goal(ready_only=True, target=chosen.planned))
+    return chosen.planned if found is None else found.weights
+
+
+def _fallback(asked: _Asked) -> explain.Chosen:
+    """Hold what runs, within bounds; weights as planned before, as in force, or on the best tier."""
+    replicas = {v.key: min(max(v.current, v.low), v.high) for v in asked.component.variants}
+    planned = asked.previous.weights if asked.previous is not None else {}
+    weights: dict[PolicyKey, dict[str, Mapping[TierKey, float]]] = {}
+    for request_class in asked.component.classes:
+        known = planned.get(request_class.policy, {}).get(request_class.name) or request_class.before
+        kept = program.normalised({key: share for key, share in known.items() if key in request_class.tiers})
+        best = sorted(request_class.tiers, key=lambda key: (-sum(request_class.segment_quality[key]), key))[:1]
+        weights.setdefault(request_class.policy, {})[request_class.name] = kept or dict.fromkeys(best, 1.0)
+    return explain.Chosen(asked.component, asked.settings, replicas, weights, weights, {})
+
+
+def _recommendations(asked: _Asked) -> tuple[Reason, ...]:
+    """What would be done with counts that are not Trimtab's to change, as reasons."""
+    held = {v.key: v.hold for v in asked.component.variants if v.hold is not None}
+    if not held:
+        return ()
+    tiers = tuple(
+        dataclasses.replace(tier, variants=tuple(_released(asked.snapshot, v) for v in tier.variants))
+        for tier in asked.component.tiers
+    )
+    found = program.solve(dataclasses.replace(asked.component, tiers=tiers), asked.settings)
+    if found is None:
+        return ()
+    return tuple(
+        Reason(
+            hold.code,
+            f"{hold.message}; {found.replicas[key]} replicas would be best instead of {_current(asked, key)}",
+            key.tier,
+            key.variant,
+        )
+        for key, hold in held.items()
+        if found.replicas[key] != _current(asked, key)
+    )
+
+
+def _released(snapshot: Snapshot, choice: problem.VariantChoice) -> problem.VariantChoice:
+    """The choice with the limits that it would have if nothing held it."""
+    if choice.hold is None:
+        return choice
+    variant = snapshot.tiers[choice.key.tier].variant(choice.key.variant)
+    low = variant.spec.replicas.min
+    high = max(low, variant.spec.replicas.max)
+    return dataclasses.replace(choice, low=low, high=high if choice.speed else max(low, min(high, choice.current)))
+
+
+def _current(asked: _Asked, key: VariantKey) -> int:
+    return asked.snapshot.tiers[key.tier].variant(key.variant).desired
+
+
+def _assemble(
+    snapshot: Snapshot, solved: list[Basis], evidence: problem.Evidences, *, kept: int, tolerance: float
+) -> Plan:
+    """One plan of all parts."""
+    replicas = current_replicas(snapshot)
+    weights: dict[PolicyKey, Weights] = {key: policy.weights for key, policy in snapshot.policies.items()}
+    for basis in solved:
+        replicas.update(basis.replicas)
+        weights.update(basis.weights)
+    reasons = tuple(reason for basis in solved for reason in basis.reasons)
+    if kept:
+        message = f"{kept} of {len(solved)} parts moved by less than {tolerance:.0%} since they were planned: kept"
+        reasons += (Reason(Code.STEADY, message),)
+    return Plan(
+        replicas,
+        weights,
+        _memory(snapshot, replicas, evidence),
+        _total_prediction(solved),
+        max((basis.source for basis in solved), key=_WORST.index, default=Source.OPTIMAL),
+        next((b.binding for b in sorted(solved, key=lambda b: -b.prediction.usd_per_hour)), ""),
+        reasons,
+        _total_alternatives(solved),
+        tuple(solved),
+    )
+
+
+def _memory(
+    snapshot: Snapshot, replicas: Mapping[VariantKey, int], evidence: problem.Evidences
+) -> dict[VariantKey, VariantMemory]:
+    """Since when all evidence asks for fewer replicas; evidence that isn't fresh starts the window anew."""
+    memory = {}
+    for tier in snapshot.tiers.values():
+        fresh = tier.key not in evidence
+        for variant in tier.variants:
+            key = VariantKey(tier.key, variant.name)
+            fewer = fresh and replicas[key] < limits.serving(variant, snapshot.now)
+            since = variant.memory.fewer_since
+            since = (snapshot.now if since is None else min(since, snapshot.now)) if fewer else None
+            memory[key] = dataclasses.replace(variant.memory, fewer_since=since)
+    return memory
+
+
+def _total_prediction(solved: list[Basis]) -> Prediction:
+    """Costs add up; quality is weighed by demand; the busiest part is the plan's utilisation."""
+    demand = sum(basis.demand_requests_per_second for basis in solved)
+    quality = sum(basis.demand_requests_per_second * basis.prediction.quality_retention for basis in solved)
+    return Prediction(
+        sum(basis.prediction.usd_per_hour for basis in solved),
+        sum(basis.prediction.baseline_usd_per_hour for basis in solved),
+        quality / demand if demand else 1.0,
+        max((basis.prediction.utilisation for basis in solved), default=0.0),
+    )
+
+
+def _total_alternatives(solved: list[Basis]) -> tuple[Alternative, ...]:
+    """Alternatives that every part has, added up; those of a single part where there is only one."""
+    if len(solved) == 1:
+        return solved[0].alternatives
+    totals: dict[str, Alternative] = {}
+    for basis in sorted(solved, key=lambda basis: -basis.prediction.usd_per_hour):
+        for found in basis.alternatives[:2]:
+            known = totals.get(found.name)
+            usd = found.usd_per_hour + (known.usd_per_hour if known is not None else 0.0)
+            totals[found.name] = Alternative(found.name, usd, known.why_not if known is not None else found.why_not)
+    return tuple(totals.values())

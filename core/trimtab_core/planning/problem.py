@@ -1,0 +1,453 @@
+"""From a snapshot to the optimiser's question: what demand, which choices, at which price, within which limits.
+
+A *component* is a set of policies and tiers that no request or dollar connects to the rest; each is solved alone.
+Every number in it is finite: what is unknown has been replaced by its safe reading here, so that no NaN can
+reach the solver. Work is counted in replica-seconds of a tier's *reference* variant (its fastest): variant v carries
+``speed_v`` of them per second, and one request of class c takes ``work_c``. Routers spread a tier's requests over its
+endpoints by capacity, whatever their class, so ``work_c`` is that of the variant which suits the class worst.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from trimtab_core import capacity, demand, economics, quality, signals, units
+from trimtab_core.api import v1alpha1
+from trimtab_core.api.v1alpha1 import routing_policy
+from trimtab_core.planning import cost, limits
+from trimtab_core.planning.plan import Code, VariantKey
+from trimtab_core.snapshot import PolicyKey, PolicyState, ReplicaPhase, Snapshot, TierKey, TierState, VariantState
+
+IDLE_REQUESTS_PER_SECOND = 1e-3
+"""Demand assumed of a class without any: enough to decide where its next request should go."""
+LONGEST_HORIZON_SECONDS = 900.0
+"""No forecast looks further ahead than this: beyond it the last value is the better guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the optimiser plans.
+
+    Attributes:
+        utilisation: share of the admissible load that is planned with. Statistical headroom within a replica is
+            already in the admissible load; this is for uneven routing and errors of the profile.
+        ready_utilisation: share up to which ready replicas may be loaded while more are starting.
+        quantile: the forecast's upper quantile that must be carried.
+        tolerance: relative change of demand, prices or profiles below which the last solution stands.
+        amortisation_seconds: time over which a start-up must pay for itself.
+        move_cost: share of a request's cost that moving it to another tier must save.
+        segments: parts of equal mass into which a class's complexity range is cut.
+        gap: relative distance to the proven optimum at which the solver stops.
+        time_limit_seconds: for one component.
+    """
+
+    utilisation: float = 0.85
+    ready_utilisation: float = 0.95
+    quantile: float = 0.9
+    tolerance: float = 0.03
+    amortisation_seconds: float = 600.0
+    move_cost: float = 0.02
+    segments: int = 4
+    gap: float = 0.002
+    time_limit_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class VariantChoice:
+    """One variant as the solver sees it.
+
+    Attributes:
+        low, high: between these its count may lie.
+        speed: share of the reference variant's load that one replica carries; 0 if it can't be used.
+        usd_per_hour: of one replica; the worst case where unknown.
+        switch_usd_per_hour: of adding one replica, spread over the amortisation time.
+    """
+
+    key: VariantKey
+    current: int
+    ready: int
+    low: int
+    high: int
+    speed: float
+    usd_per_hour: float
+    switch_usd_per_hour: float
+    hold: limits.Hold | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TierChoice:
+    """One tier: its variants, or an external API with a limit of requests per second.
+
+    Attributes:
+        requests_per_second: of the tier's mix, what one reference replica carries within the tier's SLO.
+        keep_one: at least one replica must run, as nothing allows it to sleep.
+        ready: it can serve a request now.
+    """
+
+    key: TierKey
+    quality: float
+    variants: tuple[VariantChoice, ...]
+    requests_per_second: float = 0.0
+    external_limit: float | None = None
+    keep_one: bool = False
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Demand of one class after the cache, in requests per second.
+
+    Attributes:
+        now: present.
+        planned: upper forecast one start-up time ahead, never below ``now``.
+        evidence: how far it may be trusted; ``why`` says what is wrong.
+    """
+
+    now: float
+    planned: float
+    mix: capacity.Mix
+    evidence: limits.Evidence
+    why: str
+    forecast: demand.Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class ClassChoice:
+    """One class: where it may go and what that takes.
+
+    Attributes:
+        tiers: keys that may serve it; a tier without usable capacity isn't among them.
+        work: reference replica-seconds per request, by tier; 0 for external tiers.
+        external_usd: USD of one request, by tier; 0 for own replicas.
+        segment_quality: by tier, expected quality on each segment, easiest first.
+        before: weights in force.
+        pinned: weights must stay as they are (signals aren't fresh).
+    """
+
+    policy: PolicyKey
+    name: str
+    load: Load
+    tiers: tuple[TierKey, ...]
+    work: Mapping[TierKey, float]
+    external_usd: Mapping[TierKey, float]
+    segment_quality: Mapping[TierKey, tuple[float, ...]]
+    before: Mapping[TierKey, float]
+    min_quality: float
+    pinned: bool
+
+    @property
+    def best_quality(self) -> float:
+        """Of always the best tier, which need not be the best on each segment."""
+        return max((sum(values) / len(values) for values in self.segment_quality.values()), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChoice:
+    """One policy: what must be kept and what may be spent.
+
+    Attributes:
+        ceiling_usd_per_hour: infinite without a budget.
+        downshift: whether quality gives way before the budget is exceeded.
+        baseline: tier that savings are measured against; empty for the one of best quality.
+    """
+
+    key: PolicyKey
+    retention: float
+    ceiling_usd_per_hour: float
+    downshift: bool
+    tiers: tuple[TierKey, ...]
+    baseline: TierKey = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that was found while the question was put, for the plan's reasons."""
+
+    hold: limits.Hold
+    tier: TierKey = ""
+    variant: str = ""
+    policy: PolicyKey = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Policies and tiers to be solved together."""
+
+    tiers: tuple[TierChoice, ...]
+    classes: tuple[ClassChoice, ...]
+    policies: tuple[PolicyChoice, ...]
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def variants(self) -> tuple[VariantChoice, ...]:
+        """All variants, in the order of the tiers."""
+        return tuple(variant for tier in self.tiers for variant in tier.variants)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Keys of one component, before it is built."""
+
+    tiers: tuple[TierKey, ...]
+    policies: tuple[PolicyKey, ...]
+
+
+LoadKey = tuple[PolicyKey, str]
+
+
+def parts(snapshot: Snapshot) -> tuple[Part, ...]:
+    """The snapshot's connected components, in a fixed order; a tier that no policy uses is one by itself."""
+    parent: dict[str, str] = {key: key for key in snapshot.tiers}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    members = {
+        policy.key: tuple(key for key in policy.tiers if key in snapshot.tiers) for policy in snapshot.policies.values()
+    }
+    for tiers in members.values():
+        for other in tiers[1:]:
+            parent[root(other)] = root(tiers[0])
+    tiers_of: dict[str, list[TierKey]] = {}
+    policies_of: dict[str, list[PolicyKey]] = {}
+    for key in sorted(snapshot.tiers):
+        tiers_of.setdefault(root(key), []).append(key)
+    for policy_key in sorted(members):
+        if members[policy_key]:
+            policies_of.setdefault(root(members[policy_key][0]), []).append(policy_key)
+    return tuple(Part(tuple(keys), tuple(policies_of.get(top, ()))) for top, keys in sorted(tiers_of.items()))
+
+
+def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass, settings: Settings) -> Load:
+    """Demand of one class, with every gap read as the safe side of what it may hide."""
+    traffic = policy.traffic.get(request_class.name)
+    evidence, why = limits.evidence_of(traffic)
+    if traffic is None:
+        return Load(0.0, 0.0, capacity.DEFAULT_MIX, evidence, why, demand.Forecast(0.0, 0.0, "none"))
+    arrivals = signals.known(traffic.arrivals_per_second)
+    history = traffic.history
+    if arrivals is not None:
+        history = (*(sample for sample in history if sample[0] < snapshot.now), (snapshot.now, arrivals))
+    forecast = demand.forecast(
+        history, horizon_seconds(snapshot, policy, request_class), snapshot.now, quantile=settings.quantile
+    )
+    # A hit ratio that isn't fresh is not relied on: a cache that has just gone would hit every tier at once.
+    misses = 1.0 - min(1.0, signals.fresh(traffic.cache_hit_ratio) or 0.0)
+    now = (forecast.mean if arrivals is None else arrivals) * misses
+    mix = capacity.Mix(
+        _rounded(signals.known(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens),
+        _rounded(signals.known(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
+        burstiness=_rounded(min(16.0, max(1.0, signals.known(traffic.burstiness) or 1.0))),
+    )
+    return Load(now, max(now, forecast.upper * misses), mix, evidence, why, forecast)
+
+
+def horizon_seconds(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> float:
+    """How far ahead capacity must be ordered: the slowest start-up among variants of use, and one interval."""
+    startups = [
+        limits.startup_seconds(variant)
+        for key in limits.allowed_tiers(snapshot, policy, request_class)
+        for variant in snapshot.tiers[key].variants
+        if variant.spec.replicas.max > 0 and variant.profile is not None
+    ]
+    interval = units.duration_seconds(policy.spec.retune.interval)
+    return min(LONGEST_HORIZON_SECONDS, max(startups, default=0.0) + interval)
+
+
+Evidences = Mapping[TierKey, tuple[limits.Evidence, str]]
+"""How far the signals behind each tier's demand may be trusted; tiers that aren't named have fresh ones."""
+
+
+def build(
+    snapshot: Snapshot, part: Part, loads: Mapping[LoadKey, Load], evidence: Evidences, *, settings: Settings
+) -> Component:
+    """Put the question for one component."""
+    return _Builder(snapshot, part, loads, evidence, settings=settings).component()
+
+
+@dataclass(slots=True)
+class _Builder:
+    """State while one component is built."""
+
+    snapshot: Snapshot
+    part: Part
+    loads: Mapping[LoadKey, Load]
+    evidence: Evidences
+    settings: Settings
+    notes: list[Note] = field(default_factory=list)
+
+    def component(self) -> Component:
+        policies = [self.snapshot.policies[key] for key in self.part.policies]
+        capacities = {key: self.capacities(self.snapshot.tiers[key], policies) for key in self.part.tiers}
+        tiers = tuple(
+            self.tier(self.snapshot.tiers[key], capacities[key], used=bool(policies)) for key in self.part.tiers
+        )
+        usable = {
+            tier.key: tier for tier in tiers if tier.external_limit is not None or any(v.speed for v in tier.variants)
+        }
+        classes = tuple(
+            self.request_class(policy, request_class, usable)
+            for policy in policies
+            for request_class in policy.spec.classes
+        )
+        return Component(tiers, classes, tuple(self.policy(policy) for policy in policies), tuple(self.notes))
+
+    def policy(self, policy: PolicyState) -> PolicyChoice:
+        budget = policy.spec.budget
+        return PolicyChoice(
+            policy.key,
+            units.ratio(policy.spec.objective.quality_retention),
+            cost.ceiling_usd_per_hour(policy, self.snapshot.now),
+            budget is None or routing_policy.WhenExceeded.DOWNSHIFT in budget.when_exceeded,
+            tuple(key for key in policy.tiers if key in self.snapshot.tiers),
+            f"{policy.key.partition('/')[0]}/{policy.spec.baseline_tier}" if policy.spec.baseline_tier else "",
+        )
+
+    def capacities(self, tier: TierState, policies: Iterable[PolicyState]) -> Mapping[str, capacity.Capacity]:
+        """What each variant carries of the tier's whole mix, within the tier's own SLO."""
+        mix = tier_mix(tier.key, policies, self.loads)
+        slo = capacity.limits(tier.spec.slo)
+        found = {}
+        for variant in tier.variants:
+            if variant.profile is None:
+                hold = limits.Hold(Code.PROFILE_UNKNOWN, "no profile: its capacity is unknown, so it isn't scaled up")
+                self.notes.append(Note(hold, tier.key, variant.name))
+                continue
+            if variant.price is None:
+                hold = limits.Hold(Code.PRICE_UNKNOWN, "no price could be resolved, so it isn't scaled up")
+                self.notes.append(Note(hold, tier.key, variant.name))
+            found[variant.name] = capacity.admissible_load(variant.profile, mix, slo)
+        if any(load.feasible for load in found.values()):
+            for name in [name for name, load in found.items() if not load.feasible]:
+                self.notes.append(Note(limits.Hold(Code.INFEASIBLE, found.pop(name).reason), tier.key, name))
+        return found
+
+    def tier(self, tier: TierState, loads: Mapping[str, capacity.Capacity], *, used: bool) -> TierChoice:
+        fastest = max((load.requests_per_second for load in loads.values()), default=0.0)
+        variants = tuple(
+            self.variant(
+                tier,
+                variant,
+                loads[variant.name].requests_per_second / fastest if variant.name in loads else 0.0,
+                used=used,
+            )
+            for variant in tier.variants
+        )
+        external = tier.spec.external
+        return TierChoice(
+            tier.key,
+            units.ratio(tier.spec.model.quality),
+            variants,
+            fastest,
+            float(external.max_requests_per_second) if external is not None and tier.token_rates is not None else None,
+            keep_one=used and tier.spec.scaling.scale_to_zero is None and any(v.high for v in variants),
+            ready=limits.ready(tier),
+        )
+
+    def variant(self, tier: TierState, variant: VariantState, speed: float, *, used: bool) -> VariantChoice:
+        now, current = self.snapshot.now, variant.desired
+        hold = limits.frozen(tier, variant, now)
+        bounds, serving = variant.spec.replicas, limits.serving(variant, now)
+        low, high = bounds.min, max(bounds.min, bounds.max)
+        high = min(high, max(current + tier.spec.scaling.max_step_up, low))
+        if variant.price is None or not speed:
+            high = min(high, max(current, low))
+        if limits.blocked(variant, now):
+            high = min(high, max(serving, low))
+        if self.evidence.get(tier.key, (limits.Evidence.FRESH,))[0] is not limits.Evidence.FRESH:
+            low = min(max(low, serving), high)
+        if not used:
+            high = low
+        if hold is not None:
+            low = high = max(0, current)
+        usd = economics.worst_usd_per_hour(self.snapshot, tier.key, variant)
+        switch = usd * limits.startup_seconds(variant) / self.settings.amortisation_seconds
+        key, ready = VariantKey(tier.key, variant.name), variant.count(ReplicaPhase.READY)
+        return VariantChoice(key, current, ready, low, high, speed, usd, switch, hold)
+
+    def request_class(
+        self, policy: PolicyState, request_class: v1alpha1.RequestClass, usable: Mapping[TierKey, TierChoice]
+    ) -> ClassChoice:
+        """The class with the tiers that can really serve it; all that are allowed if none keeps its SLO."""
+        load = self.loads[policy.key, request_class.name]
+        allowed = [key for key in limits.allowed_tiers(self.snapshot, policy, request_class) if key in usable]
+        work = {key: self.work(usable[key], policy, request_class, load.mix) for key in allowed}
+        keeping = [key for key in allowed if work[key][1]]
+        for key in allowed:
+            if not work[key][1]:
+                self.notes.append(
+                    Note(
+                        limits.Hold(Code.INFEASIBLE, f"{request_class.name} on {key}: {work[key][2]}"),
+                        key,
+                        policy=policy.key,
+                    )
+                )
+        tiers = tuple(keeping or allowed)
+        complexity = request_class.match.complexity
+        low, high = (units.ratio(complexity.min), units.ratio(complexity.max)) if complexity is not None else (0.0, 1.0)
+        m = quality.discrimination([usable[key].quality for key in tiers])
+        cuts = quality.segments(low, max(low, high), self.settings.segments if len(tiers) > 1 else 1)
+        return ClassChoice(
+            policy.key,
+            request_class.name,
+            load,
+            tiers,
+            {key: work[key][0] for key in tiers},
+            {key: self.external_usd(key, load.mix) for key in tiers},
+            {key: tuple(quality.expected(usable[key].quality, *cut, m) for cut in cuts) for key in tiers},
+            policy.weights.get(request_class.name, {}),
+            units.ratio(request_class.min_quality) if request_class.min_quality is not None else 0.0,
+            pinned=load.evidence is not limits.Evidence.FRESH,
+        )
+
+    def work(
+        self, tier: TierChoice, policy: PolicyState, request_class: v1alpha1.RequestClass, mix: capacity.Mix
+    ) -> tuple[float, bool, str]:
+        """Reference replica-seconds per request, whether the class's SLO can be kept, and why not."""
+        if tier.external_limit is not None:
+            return 0.0, True, ""
+        state = self.snapshot.tiers[tier.key]
+        slo = capacity.limits(state.spec.slo, request_class.slo or policy.spec.slo)
+        loads = [
+            (choice.speed, capacity.admissible_load(profile, mix, slo))
+            for choice, variant in zip(tier.variants, state.variants, strict=True)
+            for profile in (variant.profile,)
+            if choice.speed and profile is not None
+        ]
+        kept = [found for found in loads if found[1].feasible]
+        worst = max(speed * found.seconds_per_request for speed, found in kept or loads)
+        return worst, bool(kept), "" if kept else loads[0][1].reason
+
+    def external_usd(self, key: TierKey, mix: capacity.Mix) -> float:
+        rates = self.snapshot.tiers[key].token_rates
+        if rates is None:
+            return 0.0
+        usd = economics.external_usd_per_hour(rates, requests_per_second=1.0, mix=mix) / units.SECONDS_PER_HOUR
+        return usd if math.isfinite(usd) else economics.UNPRICED_USD_PER_HOUR
+
+
+def tier_mix(key: TierKey, policies: Iterable[PolicyState], loads: Mapping[LoadKey, Load]) -> capacity.Mix:
+    """The average request that the tier gets at the weights in force (at equal shares where there are none)."""
+    total, inputs, outputs, bursts = 0.0, 0.0, 0.0, 0.0
+    for policy in policies:
+        for request_class in policy.spec.classes:
+            found = loads[policy.key, request_class.name]
+            weights = policy.weights.get(request_class.name) or dict.fromkeys(policy.tiers, 1.0)
+            rate = max(found.now, IDLE_REQUESTS_PER_SECOND) * max(weights.get(key, 0.0), 1e-3)
+            total += rate
+            inputs += rate * found.mix.input_tokens
+            outputs += rate * found.mix.output_tokens
+            bursts += rate * found.mix.burstiness
+    if not total:
+        return capacity.DEFAULT_MIX
+    return capacity.Mix(_rounded(inputs / total), _rounded(outputs / total), burstiness=_rounded(bursts / total))
+
+
+def _rounded(value: float) -> float:
+    """Three significant digits: noise in the fourth would only make every question a new one."""
+    return float(f"{max(1.0, value):.3g}") if math.isfinite(value) else 1.0
