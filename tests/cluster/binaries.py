@@ -37,13 +37,17 @@ class Binaries:
         return str(self.paths[name])
 
 
+def check_machine() -> None:
+    """Raise UnavailableError when this machine cannot hold a cluster, whatever programs there are."""
+    if os.geteuid() != 0:
+        raise UnavailableError("a test cluster needs root for its namespaces")
+    if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        raise UnavailableError(f"no {', '.join(absent)}: run scripts/control_plane/debian.sh")
+
+
 def find(environment: dict[str, str] | None = None) -> Binaries:
     """Return what can be started here. Raises UnavailableError when not even an API server can."""
     env = dict(os.environ) if environment is None else environment
-    if os.geteuid() != 0:
-        raise UnavailableError("a test cluster needs root for its namespaces")
-    if absent := [tool for tool in TOOLS if shutil.which(tool, path=env.get("PATH")) is None]:
-        raise UnavailableError(f"no {', '.join(absent)}: run scripts/control_plane/debian.sh")
     folders = []
     if assets := env.get("KUBEBUILDER_ASSETS"):
         folders.append(pathlib.Path(assets))

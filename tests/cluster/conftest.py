@@ -35,6 +35,7 @@ NODES = [
 @functools.cache
 def _binaries() -> binaries.Binaries | binaries.UnavailableError:
     try:
+        binaries.check_machine()
         return binaries.find()
     except binaries.UnavailableError as error:
         return error

@@ -2,12 +2,14 @@
 
 import collections.abc
 import concurrent.futures
+import contextlib
 import ctypes
 import dataclasses
 import json
 import os
 import pathlib
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -150,6 +152,17 @@ class LocalCluster(Cluster):
         """Return what a container has written, all its runs together; also after the pod has gone."""
         path = self.folder / "logs" / "pods" / namespace / pod / f"{container}.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def signal_pod(self, pod: str, number: signal.Signals) -> int:
+        """Send a signal to every process of a pod, as a fault from outside Kubernetes; return how many there were."""
+        sent = 0
+        wanted = f"HOSTNAME={pod}".encode()
+        for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if wanted in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), number)
+                    sent += 1
+        return sent
 
     def audit(self) -> list[Object]:
         """Return what service accounts asked of the API server (audit.k8s.io/v1 events), kube-system's left out."""

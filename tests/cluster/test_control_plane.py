@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import pathlib
 import shutil
+import signal
 
 import pytest
 
@@ -154,6 +155,18 @@ def test_a_crashing_container_restarts_with_back_off(pod_runner: local.LocalClus
     eventually(backing_off, "CrashLoopBackOff after two restarts", pause=0.05)
     assert container_state(pod_runner, space, "crash")["lastState"]["terminated"]["exitCode"] == 3
     assert pod_runner.pod_log(space, "crash", "shell").count("run") >= 3
+
+
+def test_a_killed_process_is_restarted_and_its_signal_stands_in_the_status(
+    pod_runner: local.LocalCluster, space: str
+) -> None:
+    name = f"victim-{space}"
+    pod_runner.kubectl.apply(pod(name, server()), namespace=space)
+    ready_pods(pod_runner, space, 1)
+    assert pod_runner.signal_pod(name, signal.SIGKILL) == 1
+    eventually(lambda: container_state(pod_runner, space, name)["restartCount"] == 1, "a restart")
+    assert container_state(pod_runner, space, name)["lastState"]["terminated"]["exitCode"] == 137
+    ready_pods(pod_runner, space, 1)
 
 
 @pytest.mark.parametrize(("code", "phase"), [(0, "Succeeded"), (1, "Failed")])

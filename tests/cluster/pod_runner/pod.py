@@ -14,7 +14,7 @@ import aiohttp
 
 from . import addresses, container, dns, environment, images, nodes, sandbox, status, volumes
 from .api import CONFLICT, NOT_FOUND, STRATEGIC_MERGE, Api, ApiError, Object
-from .network import Networks, PodNetwork
+from .network import NetworkError, Networks, PodNetwork
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Pod:
 
     async def _live(self) -> None:
         spec = self.obj["spec"]
-        self._network = await self._machine.networks.create(host_network=bool(spec.get("hostNetwork")))
+        self._network = await self._make_network(host_network=bool(spec.get("hostNetwork")))
         around = await self._surroundings(self._network)
         policy = spec.get("restartPolicy", "Always")
         once = "OnFailure" if policy != "Never" else "Never"
@@ -125,6 +125,14 @@ class Pod:
         await self._stop_sidecars(time.monotonic() + float(spec.get("terminationGracePeriodSeconds", 30)))
         self._ended = True
         self._dirty.set()
+
+    async def _make_network(self, *, host_network: bool) -> PodNetwork:
+        while True:
+            try:
+                return await self._machine.networks.create(host_network=host_network)
+            except NetworkError as error:
+                self._event("Warning", "FailedCreatePodSandBox", str(error))
+                await asyncio.sleep(1)
 
     async def _initialize(self) -> bool:
         """Run the init containers one after another; a sidecar has only to start. Return False when one failed for good."""
