@@ -57,6 +57,8 @@ _LEVELS = 12
 _VARIANTS = 6
 _HISTORY_ANSWER = "noted."
 _RANDOM_WORDS = 8
+_PROSE = " ".join(phrases.WORDS) + " "
+_WORD_STARTS = tuple(at + 1 for at, letter in enumerate(_PROSE[:-1]) if letter == " ")
 _REPEAT_REACH = 300
 _BANDS = 3
 
@@ -158,13 +160,11 @@ def _history(wanted_tokens: int, rng: random.Random) -> list[Message]:
     It begins with random words, so that prompts share no prefix that an engine's prefix cache could find.
     """
     length = 4 * (wanted_tokens - len(tokens.encode(_HISTORY_ANSWER)))
-    words = rng.choices(phrases.WORDS, k=_RANDOM_WORDS)
-    size, at = sum(map(len, words)) + len(words), rng.randrange(len(phrases.WORDS))
-    while size < length:
-        words.append(phrases.WORDS[at % len(phrases.WORDS)])
-        size += len(words[-1]) + 1
-        at += 1
+    begins = " ".join(rng.choices(phrases.WORDS, k=_RANDOM_WORDS)) + " "
+    skipped = rng.choice(_WORD_STARTS)
+    laps = (length + skipped) // len(_PROSE) + 1
+    content = (begins + (_PROSE * laps)[skipped:])[:length]
     return [
-        {"role": "user", "content": " ".join(words)[:length]},
+        {"role": "user", "content": content},
         {"role": "assistant", "content": _HISTORY_ANSWER},
     ]

@@ -216,6 +216,13 @@ class Replica:
         self._changed = changed
         self._next = clock.after(profile.startup_seconds, self._ready)
 
+    def start_now(self) -> None:
+        """Be ready at once, as if started long ago; nothing if it is not pending."""
+        if self.phase is ReplicaPhase.PENDING:
+            self._next.cancel()
+            self.created_at = self._clock.now - self.profile.startup_seconds
+            self._ready()
+
     def submit(self, job: Job) -> None:
         """Serve a request. Raises ValueError unless the replica is ready, or if the request never fits."""
         if self.phase is not ReplicaPhase.READY:

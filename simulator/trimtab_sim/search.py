@@ -1,0 +1,137 @@
+"""The best setting of each baseline, found by running the simulator: fairness costs a few runs.
+
+"Best" is the cheapest run that keeps the SLO; where none does, the one that misses it least. What was tried is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from trimtab_core import capacity, observation, units
+from trimtab_core.planning.plan import VariantKey
+from trimtab_core.routing import publish
+
+from trimtab_sim import baselines, control, world
+from trimtab_sim.report import Run
+
+HPA_TARGETS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Waiting requests per pod that are tried as the HPA's AverageValue."""
+HPA_MINIMA = (0.0, 0.25, 0.5, 0.75)
+"""minReplicas that are tried, as shares of maxReplicas; at least 1."""
+_ENOUGH = 0.002
+"""Where no count keeps the SLO: attainment this near to the best reachable counts as reached."""
+_PEAK_WINDOW_SECONDS = 60.0
+
+Counts = dict[VariantKey, int]
+"""Replicas of each serving variant."""
+Simulate = Callable[[world.Scenario, control.Controller], Run]
+
+
+def wanted_attainment(scenario: world.Scenario) -> float:
+    """The share of requests that must meet the SLO: the policy's, else the strictest of its tiers."""
+    policy = next(one for one in scenario.policies if observation.key(one.metadata) == scenario.policy_key)
+    if policy.spec.slo is not None:
+        return units.ratio(policy.spec.slo.attainment)
+    refs = {tier.ref for tier in policy.spec.tiers}
+    return max(units.ratio(tier.spec.slo.attainment) for tier in scenario.tiers if tier.metadata.name in refs)
+
+
+def static_peak(scenario: world.Scenario, simulate: Simulate = world.simulate) -> Run:
+    """The fewest replicas that keep the SLO on this trace, always on."""
+    counts, runs = peak_counts(scenario, simulate)
+    run = next(run for tried, run in runs if tried == counts)
+    return dataclasses.replace(run, notes=(*run.notes, f"smallest of {len(runs)} counts tried"))
+
+
+def peak_counts(
+    scenario: world.Scenario, simulate: Simulate = world.simulate
+) -> tuple[Counts, list[tuple[Counts, Run]]]:
+    """The smallest replica counts that keep the SLO, and all that was tried.
+
+    The first guess is the capacity model's for the peak minute; then counts are doubled until the SLO holds and halved
+    down to the smallest that still does. With several serving variants all scale with one factor.
+    """
+    loads = _loads(scenario)
+    wanted = wanted_attainment(scenario)
+    runs: dict[int, tuple[Counts, Run]] = {}
+
+    def attainment(total: int) -> float:
+        if total not in runs:
+            counts = _counts(loads, total)
+            runs[total] = (counts, simulate(scenario, baselines.StaticPeak(counts)))
+        return runs[total][1].slo_attainment
+
+    high = max(1, math.ceil(sum(loads.values())))
+    limit = 4 * high + 8
+    while attainment(high) < wanted and high < limit:
+        high = min(2 * high, limit)
+    wanted = min(wanted, attainment(high) - _ENOUGH) if attainment(high) < wanted else wanted
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if attainment(middle) >= wanted else (middle, high)
+    attainment(high)
+    return runs[high][0], list(runs.values())
+
+
+def hpa_on_queue(
+    scenario: world.Scenario,
+    peak: Counts,
+    targets: Sequence[float] = HPA_TARGETS,
+    simulate: Simulate = world.simulate,
+) -> Run:
+    """The HPA with the target and minReplicas that keep the SLO for the least money.
+
+    maxReplicas is the static peak's count: who runs an HPA knows his peak. minReplicas rises from 1 by quarters of
+    it until some target keeps the SLO; higher ones would only cost more.
+    """
+    shorten, wanted = scenario.settings.shorten, wanted_attainment(scenario)
+    runs: list[Run] = []
+    tried = {tuple((max(1, round(count * share)), count) for count in peak.values()): None for share in HPA_MINIMA}
+    for pairs in tried:
+        bounds = dict(zip(peak, pairs, strict=True))
+        runs += [
+            simulate(scenario, baselines.HpaOnQueue(bounds, baselines.HpaSettings(target), shorten=shorten))
+            for target in targets
+        ]
+        if any(run.slo_attainment >= wanted for run in runs):
+            break
+    chosen = best(runs, wanted)
+    told = (
+        f"best of {len(runs)} settings: targets {', '.join(f'{target:g}' for target in targets)}, minReplicas from 1 up"
+    )
+    return dataclasses.replace(chosen, notes=(*chosen.notes, told))
+
+
+def best(runs: Sequence[Run], target: float) -> Run:
+    """The cheapest run that keeps the SLO; if none does, the one of highest attainment."""
+    keeping = [run for run in runs if run.slo_attainment >= target]
+    if keeping:
+        return min(keeping, key=lambda run: run.cost_usd)
+    return max(runs, key=lambda run: (run.slo_attainment, -run.cost_usd))
+
+
+def _loads(scenario: world.Scenario) -> dict[VariantKey, float]:
+    """Replicas of each serving variant that the capacity model wants for its share of the peak minute."""
+    snapshot = world.first_look(scenario)
+    window = min(_PEAK_WINDOW_SECONDS, max(scenario.trace.duration_s, 1.0))
+    peak, mix = scenario.trace.peak_rps(window), world.mean_mix(scenario.trace)
+    destinations = baselines.best_tiers(snapshot)[scenario.policy_key]
+    shares: dict[str, float] = {}
+    for name, share in world.class_shares(scenario).items():
+        for tier in destinations.get(name, {}):
+            shares[tier] = shares.get(tier, 0.0) + share
+    loads = {}
+    for key, variant in baselines.serving_variants(snapshot, shares).items():
+        slo = capacity.limits(snapshot.tiers[key.tier].spec.slo)
+        load = capacity.admissible_load(variant.profile or publish.UNKNOWN_PROFILE, mix, slo)
+        loads[key] = peak * shares[key.tier] / load.requests_per_second
+    return loads
+
+
+def _counts(loads: Mapping[VariantKey, float], total: int) -> Counts:
+    """``total`` replicas shared out by load; at least one of each."""
+    whole = sum(loads.values()) or 1.0
+    return {key: max(1, round(total * load / whole)) for key, load in loads.items()}

@@ -1,0 +1,299 @@
+"""Requests on their way through a simulated router: cache, choice, hold, retry, and the account at the end.
+
+It does what the HTTP router does, in its order, and counts what that counts; so the controller's signals come from
+the same events. Knows nothing of controllers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trimtab_core import economics, quality, telemetry
+from trimtab_core.routing import table as tables
+
+from trimtab_sim import dispatch, engine, meters, replicas, report
+from trimtab_sim.workload import Request
+
+EXTERNAL_TTFT_SECONDS = 0.6
+EXTERNAL_ITL_SECONDS = 0.015
+"""How fast an external provider answers, whatever the load: assumed, as nobody publishes it."""
+
+OK, ERROR = "ok", "error"
+HIT, MISS, STORE = "hit", "miss", "store"
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One request under way."""
+
+    request: Request
+    choice: dispatch.Choice
+    attempts: int = 0
+    deadline: engine.Event | None = None
+
+
+class _ExactCache:
+    """Equal prompt, equal answer: a bounded store in which the answer unused for longest goes first."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[int, tuple[float, float]] = OrderedDict()
+
+    def get(self, prompt: int, now: float) -> float | None:
+        """Quality of the stored answer, or None."""
+        entry = self._entries.get(prompt)
+        if entry is None or entry[0] < now:
+            return None
+        self._entries.move_to_end(prompt)
+        return entry[1]
+
+    def put(self, prompt: int, *, expires: float, quality_: float, limit: int) -> None:
+        """Store an answer."""
+        self._entries[prompt] = (expires, quality_)
+        self._entries.move_to_end(prompt)
+        while len(self._entries) > limit:
+            self._entries.popitem(last=False)
+
+
+class Service:
+    """The data plane of one policy.
+
+    Args:
+        clock: the engine of events.
+        counts: where the router counts.
+        recorder: where every request's outcome goes.
+        find: the replica of that name, or None when it is gone.
+        policy: ``namespace/name``.
+        seed: of prompts and random choices.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: engine.Engine,
+        counts: meters.Meters,
+        recorder: report.Recorder,
+        find: Callable[[str], replicas.Replica | None],
+        policy: str,
+        seed: int,
+    ) -> None:
+        self._clock = clock
+        self._meters = counts
+        self._recorder = recorder
+        self._find = find
+        self._policy = policy
+        self._dispatcher = dispatch.Dispatcher(seed)
+        self._cache = _ExactCache()
+        self._rules: tables.RoutingTable | None = None
+        self._use_cache = True
+        self._held: list[_Flight] = []
+        self._flights: dict[_Flight, None] = {}  # in order of arrival
+        self.external_usd = 0.0
+
+    @property
+    def unsettled(self) -> int:
+        """Requests that have not ended."""
+        return len(self._flights)
+
+    def serve_by(self, rules: tables.RoutingTable, *, use_cache: bool) -> None:
+        """Serve by a new table from now on; requests that were held for a tier try again."""
+        self._dispatcher.install(rules)
+        self._rules, self._use_cache = rules, use_cache
+        self._meters.serve_by(self._policy, rules.version)
+        held, self._held = self._held, []
+        for flight in held:
+            self._route(flight)
+
+    def leave(self, endpoint: str) -> None:
+        """The endpoint takes no new requests."""
+        self._dispatcher.leave(endpoint)
+
+    def arrive(self, request: Request) -> None:
+        """A request comes in."""
+        choice = self._dispatcher.choose(request)
+        if choice is None:
+            self._recorder.add(report.Outcome(request.arrival_s, report.FAILED, met=False))
+            return
+        labels = (self._policy, choice.request_class.name)
+        self._meters.count(telemetry.ARRIVALS, labels)
+        flight = _Flight(request, choice)
+        self._flights[flight] = None
+        if self._cache_rules is not None:
+            found = self._cache.get(request.prompt, self._clock.now)
+            self._meters.count(telemetry.CACHE_RESULTS, (*labels, MISS if found is None else HIT))
+            if found is not None:
+                self._settle(flight, report.CACHE, (0.0, None, 0.0), found)
+                return
+        self._send(flight)
+
+    def give_up(self) -> None:
+        """The run is over: what has not ended by now has failed."""
+        for flight in list(self._flights):
+            self._fail(flight)
+
+    @property
+    def _cache_rules(self) -> tables.Cache | None:
+        rules = self._rules.cache if self._rules is not None and self._use_cache else None
+        return rules if rules is not None and rules.exact else None
+
+    def _route(self, flight: _Flight) -> None:
+        """Choose again: the table has changed, or an engine has died."""
+        choice = self._dispatcher.choose(flight.request)
+        if choice is None:
+            self._fail(flight)
+            return
+        flight.choice = choice
+        self._send(flight)
+
+    def _send(self, flight: _Flight) -> None:
+        choice = flight.choice
+        flight.attempts += 1
+        if choice.external and choice.tier is not None:
+            self._send_out(flight, choice.tier)
+            return
+        replica = self._find(choice.endpoint.name) if choice.endpoint is not None else None
+        if choice.endpoint is None or replica is None:
+            self._hold(flight)
+            return
+        if not replica.processor.fits(flight.request):
+            self._fail(flight)
+            return
+        choice.endpoint.in_flight += 1
+        replica.submit(replicas.Job(flight.request, lambda job: self._done(flight, job)))
+
+    def _send_out(self, flight: _Flight, tier: tables.Tier) -> None:
+        """To a provider: a fixed speed, and a price for each token."""
+        request = flight.request
+        duration = EXTERNAL_TTFT_SECONDS + EXTERNAL_ITL_SECONDS * (request.output_tokens - 1)
+        if request.arrival_s >= 0:
+            self.external_usd += _usd(tier.rates, request)
+        arrived = request.arrival_s
+
+        def finish() -> None:
+            waited = self._clock.now - duration - arrived
+            itl = EXTERNAL_ITL_SECONDS if request.output_tokens > 1 else None
+            self._settle(flight, tier.name, (waited + EXTERNAL_TTFT_SECONDS, itl, waited + duration), None)
+
+        self._clock.after(duration, finish, engine.Order.FINISH)
+
+    def _hold(self, flight: _Flight) -> None:
+        """Wait for a tier to wake, as long as the tiers allow; then fail."""
+        if flight.deadline is None:
+            limit = self._dispatcher.hold_seconds(flight.choice.request_class)
+            if limit <= 0:
+                self._fail(flight)
+                return
+            flight.deadline = self._clock.after(limit, lambda: self._fail(flight))
+        self._held.append(flight)
+
+    def _done(self, flight: _Flight, job: replicas.Job) -> None:
+        """An engine has ended a request, or has died under it."""
+        choice = flight.choice
+        assert choice.tier is not None
+        assert choice.endpoint is not None
+        choice.endpoint.in_flight -= 1
+        if job.finished_at is None or job.first_token_at is None:
+            allowed = 1 + (self._rules.resilience.max_fallbacks if self._rules else 0)
+            if job.first_token_at is None and flight.attempts < allowed:
+                self._route(flight)
+            else:
+                self._fail(flight)
+            return
+        arrived = flight.request.arrival_s
+        latencies = (job.first_token_at - arrived, job.itl_seconds, job.finished_at - arrived)
+        self._settle(flight, choice.tier.name, latencies, None)
+
+    def _settle(
+        self,
+        flight: _Flight,
+        tier: str,
+        latencies: tuple[float, float | None, float],
+        stored_quality: float | None,
+    ) -> None:
+        """A complete answer: count it, record it, maybe store it."""
+        if not self._end(flight):
+            return
+        if flight.deadline is not None:
+            flight.deadline.cancel()
+        request, choice = flight.request, flight.choice
+        earned, best = self._quality(choice)
+        if stored_quality is None:
+            self._account(flight, latencies)
+            self._store(request, choice, earned)
+        else:
+            earned = stored_quality
+        met = _promise(choice, cached=stored_quality is not None).met(*latencies)
+        self._recorder.add(report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best))
+
+    def _fail(self, flight: _Flight) -> None:
+        if not self._end(flight):
+            return
+        if flight in self._held:
+            self._held.remove(flight)
+        choice = flight.choice
+        tier = choice.tier.name if choice.tier is not None else ""
+        self._meters.count(telemetry.REQUESTS, (self._policy, choice.request_class.name, tier, ERROR))
+        _, best = self._quality(choice)
+        self._recorder.add(report.Outcome(flight.request.arrival_s, report.FAILED, met=False, best_quality=best))
+
+    def _end(self, flight: _Flight) -> bool:
+        """Whether it was under way until now: every request ends once."""
+        if flight not in self._flights:
+            return False
+        del self._flights[flight]
+        return True
+
+    def _account(self, flight: _Flight, latencies: tuple[float, float | None, float]) -> None:
+        """What the router counts when a request ends."""
+        request, choice, count = flight.request, flight.choice, self._meters.count
+        assert choice.tier is not None
+        assert self._rules is not None
+        labels = (self._policy, choice.request_class.name, choice.tier.name)
+        count(telemetry.REQUESTS, (*labels, OK))
+        count(telemetry.INPUT_TOKENS, labels, request.input_tokens)
+        count(telemetry.OUTPUT_TOKENS, labels, request.output_tokens)
+        count(telemetry.COST_USD, (*labels, ""), _usd(choice.tier.rates, request))
+        count(telemetry.BASELINE_USD, labels[:2], _usd(self._rules.baseline, request))
+        promise = _promise(choice)
+        limits = (("ttft", promise.ttft_s), ("itl", promise.itl_s), ("e2e", promise.e2e_s))
+        for (name, limit), value in zip(limits, latencies, strict=True):
+            if limit is not None and value is not None:
+                count(telemetry.SLO_MEASURED, (*labels, name))
+                count(telemetry.SLO_MET, (*labels, name), float(value <= limit))
+
+    def _store(self, request: Request, choice: dispatch.Choice, earned: float) -> None:
+        rules = self._cache_rules
+        if rules is None or request.sensitive:
+            return
+        self._cache.put(
+            request.prompt, expires=self._clock.now + rules.ttl_seconds, quality_=earned, limit=rules.max_entries
+        )
+        self._meters.count(telemetry.CACHE_RESULTS, (self._policy, choice.request_class.name, STORE))
+
+    def _quality(self, choice: dispatch.Choice) -> tuple[float, float]:
+        """Estimated quality of the tier's answer to a prompt of that rank, and of the best allowed tier's."""
+        priors = self._dispatcher.qualities(choice.request_class)
+        m = quality.discrimination(priors)
+        match = choice.request_class.match
+        at = match.complexity_min + (match.complexity_max - match.complexity_min) * choice.rank
+        own = quality.expected(choice.tier.quality, at, at, m) if choice.tier is not None else 0.0
+        return own, quality.expected(max(priors), at, at, m) if priors else 1.0
+
+
+def _usd(rates: tables.Rates, request: Request) -> float:
+    return economics.request_usd(
+        rates, input_tokens=request.input_tokens, cached_input_tokens=0, output_tokens=request.output_tokens
+    )
+
+
+def _promise(choice: dispatch.Choice, *, cached: bool = False) -> report.Promise:
+    """The stricter of the class's and the serving tier's promise, part by part; a cached answer has no tier."""
+    own = choice.request_class.slo
+    tier = choice.tier.slo if choice.tier is not None and not cached else tables.Slo()
+    pairs = (
+        (own.ttft_seconds, tier.ttft_seconds),
+        (own.itl_seconds, tier.itl_seconds),
+        (own.e2e_seconds, tier.e2e_seconds),
+    )
+    return report.Promise(*(min((part for part in pair if part is not None), default=None) for pair in pairs))

@@ -1,0 +1,351 @@
+"""The simulated world: a trace meets routers, replicas and a controller, in discrete events.
+
+Shipped code decides everything that can be decided: queries, snapshot, planner, guards, tables, classification,
+weights, endpoint choice, prices. Replaced are only the clock, the replicas, the arrivals and the wires between them.
+A run begins with a prologue, in which the beginning of the trace is repeated until controller and replicas have found
+their feet; nothing of it is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from trimtab_core import capacity, economics, observation, recall, units
+from trimtab_core.api import v1alpha1
+from trimtab_core.api.v1alpha1 import inference_tier, routing_policy
+from trimtab_core.planning.plan import Plan, Prediction, Source, VariantKey
+from trimtab_core.routing import publish
+from trimtab_core.signals import Sample
+from trimtab_core.snapshot import ReplicaPhase, Snapshot, TierState, VariantState
+
+from trimtab_sim import control, dispatch, engine, fleet, meters, replicas, report, service
+from trimtab_sim.engine import Order
+from trimtab_sim.workload import Request, Trace
+
+EPOCH_SECONDS = 1_700_000_000.0
+"""The moment that controllers take for the start of the run; any would do."""
+_LAP_PROMPTS = 6 * 10**9
+_PATIENCE_SECONDS = 900.0
+"""How long after the end of a run unfinished requests are waited for."""
+
+
+class ScenarioError(ValueError):
+    """Manifests that can't be simulated; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a world runs. Times are seconds.
+
+    Attributes:
+        seed: of prompts, classification ties and endpoint choice.
+        shorten: by how much a demonstration has shortened all times of control (1 for real times): divides the
+            scrape interval, the query window, the prologue, and the windows of baselines. Intervals, windows and
+            start-up times of the manifests are taken as they are.
+        scrape_interval, scrape_delay: how often counters are read, and how much later they are seen.
+        window: over which rates are asked for.
+        prologue: length of the run-in; 0 begins at once with the initial replicas.
+        points: of the course in the report.
+    """
+
+    seed: int = 0
+    shorten: float = 1.0
+    scrape_interval: float = 5.0
+    scrape_delay: float = 1.0
+    window: float = 60.0
+    prologue: float = 900.0
+    points: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated: the objects as ``kubectl apply`` would take them, and a trace for one of the policies.
+
+    Attributes:
+        policy: ``namespace/name`` of the policy that gets the trace; the first one when empty.
+    """
+
+    tiers: tuple[v1alpha1.InferenceTier, ...]
+    policies: tuple[v1alpha1.RoutingPolicy, ...]
+    caches: tuple[v1alpha1.CachePolicy, ...]
+    trace: Trace
+    settings: Settings = field(default_factory=Settings)
+    policy: str = ""
+
+    @property
+    def policy_key(self) -> str:
+        """The policy that gets the trace.
+
+        Raises:
+            ScenarioError: if there is none, or none of that name.
+        """
+        keys = [observation.key(policy.metadata) for policy in self.policies]
+        if not keys:
+            raise ScenarioError("no RoutingPolicy in the manifests: a trace needs one to serve it")
+        if self.policy and self.policy not in keys:
+            raise ScenarioError(f"policy {self.policy!r} is not in the manifests; there are {', '.join(keys)}")
+        return self.policy or keys[0]
+
+
+Progress = Callable[[float], None]
+"""Told the share of the run that is done, from 0 to 1."""
+
+
+def simulate(scenario: Scenario, controller: control.Controller, progress: Progress | None = None) -> report.Run:
+    """Run one controller on a scenario. Equal scenarios and controllers give equal runs.
+
+    Raises:
+        ScenarioError: if the manifests can't be simulated.
+    """
+    return World(scenario, controller, progress).run()
+
+
+def first_look(scenario: Scenario) -> Snapshot:
+    """The snapshot before anything runs: specs, prices and profiles."""
+    seen = observation.Observation(
+        tiers=scenario.tiers,
+        policies=scenario.policies,
+        caches=scenario.caches,
+        variants={},
+        answers={},
+        engines={},
+    )
+    return observation.snapshot(seen, now=EPOCH_SECONDS, epoch=1)
+
+
+def class_shares(scenario: Scenario) -> dict[str, float]:
+    """The share of the trace's requests in each class of the policy, as the shipped classifier tells them apart."""
+    snapshot = first_look(scenario)
+    nothing = Plan({}, {}, {}, Prediction(0.0, 0.0, 1.0, 0.0), Source.FLOOR)
+    rules = publish.table(snapshot, nothing, scenario.policy_key, epoch=1, revision=1)
+    router = dispatch.Dispatcher(scenario.settings.seed)
+    router.install(rules)
+    classes = [dispatch.classify(rules, router.judge(request)) for request in scenario.trace.requests]
+    found = Counter(each.name for each in classes if each is not None)
+    return {name: count / len(classes) for name, count in sorted(found.items())}
+
+
+class World:
+    """One run in the making; ``run`` once."""
+
+    def __init__(self, scenario: Scenario, controller: control.Controller, progress: Progress | None = None) -> None:
+        settings = scenario.settings
+        self._scenario = scenario
+        self._controller = controller
+        self._progress = progress or (lambda _: None)
+        self._prologue = settings.prologue / settings.shorten
+        self._clock = engine.Engine(-self._prologue)
+        self._duration = max(scenario.trace.duration_s, 1.0)
+        self._recorder = report.Recorder(self._duration, points=settings.points)
+        self._meters = meters.Meters(window_seconds=settings.window / settings.shorten)
+        self._tiers = {observation.key(tier.metadata): tier for tier in scenario.tiers}
+        self._policies = {observation.key(policy.metadata): policy for policy in scenario.policies}
+        self._snapshot = first_look(scenario)
+        self._fleet = fleet.Fleet(self._clock, _kinds(self._snapshot, scenario), self._changed)
+        self._service = service.Service(
+            clock=self._clock,
+            counts=self._meters,
+            recorder=self._recorder,
+            find=self._fleet.find,
+            policy=scenario.policy_key,
+            seed=settings.seed,
+        )
+        self._plan: Plan | None = None
+        self._revision = 0
+        self._bill: report.Bill | None = None
+
+    def run(self) -> report.Run:
+        """Everything from the prologue to the last answer."""
+        self._begin()
+        self._clock.run(until=self._duration)
+        self._bill = self._fleet.bill()
+        ends = self._duration + _PATIENCE_SECONDS
+        while self._service.unsettled and self._clock.peek() <= ends:
+            self._clock.step()
+        self._service.give_up()
+        bill = report.Bill(
+            self._bill.cost_usd + self._service.external_usd,
+            self._bill.gpu_hours,
+            self._bill.busy_gpu_hours,
+            self._bill.replica_changes,
+        )
+        return self._recorder.run(
+            self._controller.name, bill, settings=self._controller.settings, notes=(self._scenario.trace.source,)
+        )
+
+    def _begin(self) -> None:
+        start = self._clock.now
+        wanted = self._controller.initial(self._snapshot)
+        for tier in self._snapshot.tiers.values():
+            for variant in tier.variants:
+                key = VariantKey(tier.key, variant.name)
+                self._fleet.start(key, wanted.get(key, variant.spec.replicas.min))
+        self._clock.at(start, self._scrape, Order.MEASURE)
+        self._clock.at(start, self._decide, Order.DECIDE)
+        self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
+        self._arrivals = _with_prologue(self._scenario.trace.requests, self._prologue, self._duration)
+        self._next_arrival()
+
+    def _begin_billing(self) -> None:
+        self._fleet.begin_billing()
+        self._recorder.observe(self._fleet.state())
+
+    def _next_arrival(self) -> None:
+        request = next(self._arrivals, None)
+        if request is not None:
+            self._clock.at(request.arrival_s, lambda: self._arrive(request), Order.ARRIVE)
+
+    def _arrive(self, request: Request) -> None:
+        self._service.arrive(request)
+        self._next_arrival()
+
+    def _scrape(self) -> None:
+        settings, now = self._scenario.settings, self._epoch()
+        sampled, engines = self._meters.sample(now), self._read_engines(now)
+        self._clock.after(
+            settings.scrape_delay / settings.shorten, lambda: self._meters.keep(sampled, engines), Order.MEASURE
+        )
+        self._clock.after(settings.scrape_interval / settings.shorten, self._scrape, Order.MEASURE)
+
+    def _read_engines(self, now: float) -> dict[str, observation.EngineReading]:
+        return {
+            replica.name: observation.EngineReading(
+                running=Sample(replica.processor.running, now),
+                waiting=Sample(replica.processor.waiting, now),
+                kv_usage=Sample(replica.processor.kv_usage, now),
+            )
+            for _, replica in self._fleet.members()
+            if replica.phase is not ReplicaPhase.PENDING
+        }
+
+    def _decide(self) -> None:
+        self._snapshot = self._look(self._snapshot)
+        orders = self._controller.step(self._snapshot)
+        self._plan = orders.plan
+        self._remember(orders.plan)
+        for key, count in sorted(orders.plan.replicas.items()):
+            self._fleet.scale(key, count)
+        self._recorder.decide(
+            dataclasses.replace(decision, time=decision.time - EPOCH_SECONDS) for decision in orders.decisions
+        )
+        self._publish()
+        self._progress(min(max(self._clock.now / self._duration, 0.0), 1.0))
+        self._clock.after(self._controller.interval_seconds(self._snapshot), self._decide, Order.DECIDE)
+
+    def _changed(self, key: VariantKey, replica: replicas.Replica) -> None:
+        """A replica is ready, drains or is gone: routers are told at once, as pod events wake the operator."""
+        del key
+        if replica.phase is not ReplicaPhase.READY:
+            self._service.leave(replica.name)
+        elif self._plan is not None:
+            self._publish()
+        self._recorder.observe(self._fleet.state())
+
+    def _publish(self) -> None:
+        """A table of the plan in force and of what runs now."""
+        if self._plan is None:
+            return
+        self._revision += 1
+        snapshot = self._look(self._snapshot)
+        table = publish.table(snapshot, self._plan, self._scenario.policy_key, epoch=1, revision=self._revision)
+        self._service.serve_by(table, use_cache=self._controller.uses_cache)
+
+    def _epoch(self) -> float:
+        return EPOCH_SECONDS + self._clock.now
+
+    def _look(self, previous: Snapshot | None = None) -> Snapshot:
+        """What the operator would see now."""
+        now = self._epoch()
+        seen = observation.Observation(
+            tiers=tuple(self._tiers.values()),
+            policies=tuple(self._policies.values()),
+            caches=self._scenario.caches,
+            variants={key: self._observed(key) for key in self._fleet.kinds},
+            answers=self._meters.answers(now),
+            engines=self._meters.engines,
+        )
+        return observation.snapshot(seen, now=now, epoch=1, previous=previous)
+
+    def _observed(self, key: VariantKey) -> observation.ObservedVariant:
+        desired = self._fleet.desired[key]
+        members = tuple(
+            observation.ObservedReplica(
+                name=replica.name,
+                phase=replica.phase,
+                created_at=EPOCH_SECONDS + replica.created_at,
+                ready_at=None if replica.ready_at is None else EPOCH_SECONDS + replica.ready_at,
+                address=f"{replica.name}:8000",
+            )
+            for replica in self._fleet.of(key)
+            if replica.phase is not None
+        )
+        return observation.ObservedVariant(desired, members, told=desired)
+
+    def _remember(self, plan: Plan) -> None:
+        """What the operator would write to status, and nothing else: the loop lives by it alone."""
+        for key, tier in self._tiers.items():
+            statuses = [
+                inference_tier.VariantStatus.model_validate(
+                    {"name": variant.name, **recall.memory_fields(plan.memory[VariantKey(key, variant.name)])}
+                )
+                for variant in tier.spec.variants
+                if VariantKey(key, variant.name) in plan.memory
+            ]
+            status = tier.status.model_copy(update={"variants": statuses})
+            self._tiers[key] = tier.model_copy(update={"status": status})
+        for key, policy in self._policies.items():
+            classes = [
+                routing_policy.ClassWeights(name=name, weights=recall.weight_fields(shares))
+                for name, shares in plan.weights.get(key, {}).items()
+            ]
+            status_ = policy.status.model_copy(update={"classes": classes})
+            self._policies[key] = policy.model_copy(update={"status": status_})
+
+
+def _kinds(snapshot: Snapshot, scenario: Scenario) -> dict[VariantKey, fleet.Kind]:
+    """How replicas of each variant really behave: as the profiles say, which the planner sees as well."""
+    mix = mean_mix(scenario.trace)
+    return {
+        VariantKey(tier.key, variant.name): _kind(snapshot, tier, variant, mix)
+        for tier in snapshot.tiers.values()
+        for variant in tier.variants
+    }
+
+
+def _kind(snapshot: Snapshot, tier: TierState, variant: VariantState, mix: capacity.Mix) -> fleet.Kind:
+    profile = variant.profile or publish.UNKNOWN_PROFILE
+    load = capacity.admissible_load(profile, mix, capacity.limits(tier.spec.slo))
+    return fleet.Kind(
+        profile=profile,
+        usd_per_hour=economics.worst_usd_per_hour(snapshot, tier.key, variant),
+        accelerators=variant.spec.accelerator.count,
+        fitting=max(load.running, 1e-9),
+        drain_seconds=units.duration_seconds(tier.spec.drain.timeout),
+    )
+
+
+def mean_mix(trace: Trace) -> capacity.Mix:
+    """Mean lengths of a trace's requests."""
+    count = len(trace.requests)
+    return capacity.Mix(
+        sum(request.input_tokens for request in trace.requests) / count,
+        sum(request.output_tokens for request in trace.requests) / count,
+    )
+
+
+def _with_prologue(requests: tuple[Request, ...], prologue: float, duration: float) -> Iterator[Request]:
+    """The trace, and before time 0 its beginning as often as it fits into the prologue."""
+    span = min(max(120.0, 0.05 * duration), duration, prologue) if prologue > 0 else 0.0
+    if span > 0:
+        beginning = [request for request in requests if request.arrival_s < span]
+        for lap in range(math.ceil(prologue / span), 0, -1):
+            for request in beginning:
+                arrival_s = request.arrival_s - lap * span
+                if arrival_s >= -prologue:  # another text, or the laps would fill the cache for the trace
+                    prompt = request.prompt + lap * _LAP_PROMPTS
+                    yield dataclasses.replace(request, arrival_s=arrival_s, prompt=prompt)
+    yield from requests
