@@ -7,10 +7,20 @@ remember is in the objects' status. The same function runs in the cluster and in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trimtab_core import observation, telemetry
+from trimtab_core import answers, observation, telemetry
+from trimtab_core.planning import guards, optimizer
+from trimtab_core.planning import plan as planning
+from trimtab_core.routing import publish
+from trimtab_core.routing.table import RoutingTable
+from trimtab_core.snapshot import PolicyKey, ReplicaPhase, Snapshot
+
+from trimtab_operator import drain, errors, render, report, statuses
+from trimtab_operator import settings as settings_
 
 Manifest = dict[str, Any]
 """One Kubernetes object as it would stand in YAML."""
@@ -23,12 +33,23 @@ class Cluster(Protocol):
         """The objects and replicas of all namespaces in scope, with empty ``answers`` and ``engines``.
 
         Raises:
-            errors.ClusterUnreachable: when the API can't be read; the loop then changes nothing.
+            errors.ClusterUnreachableError: when the API can't be read; the loop then changes nothing.
         """
         ...
 
     async def apply(self, objects: Sequence[Manifest]) -> None:
-        """Make the objects so, by server-side apply as field manager ``trimtab``; prune what is no longer rendered."""
+        """Make the objects so, in the order given, and remove what we own and no longer render.
+
+        By server-side apply as field manager ``trimtab``. A ``Pod`` is the exception: it holds nothing but
+        annotations that are merged into a replica that runs (null removes one), and it is never created or removed.
+        ``labels.DRAIN_SINCE`` on it marks a replica that is told to leave: ``observe`` must give it back as
+        ``drain_since``, with phase DRAINING; ``labels.DELETION_COST`` says who goes first when a count falls.
+
+        Raises:
+            errors.ObjectsRefusedError: when some objects were refused; the others are applied.
+            errors.ClusterUnreachableError: when the API can't be written.
+            errors.DeposedError: when another leader acts.
+        """
         ...
 
     async def write_status(self, statuses: Mapping[tuple[str, str, str], Manifest]) -> None:
@@ -50,3 +71,120 @@ class Metrics(Protocol):
     async def engines(self, addresses: Mapping[str, str], now: float) -> Mapping[str, observation.EngineReading]:
         """Read the engines' gauges, by replica name; ``addresses`` maps names to ``host:port``."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world that one reconcile acts on."""
+
+    cluster: Cluster
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one term of leadership keeps between two cycles: hints only, but for the epoch.
+
+    Attributes:
+        epoch: of this leader; in every write.
+        snapshot, plan: of the cycle before.
+        tables: as last published, by policy.
+    """
+
+    epoch: int = 1
+    snapshot: Snapshot | None = None
+    plan: planning.Plan | None = None
+    tables: Mapping[PolicyKey, RoutingTable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one cycle saw, decided and did.
+
+    Attributes:
+        plan: after the guards.
+        told: the replica count that each variant's Deployment was given; above the plan while replicas drain.
+        refused: objects that were not accepted, with the reason.
+        memory: for the next cycle.
+    """
+
+    snapshot: Snapshot
+    plan: planning.Plan
+    changes: planning.Changes
+    decisions: tuple[planning.Decision, ...]
+    told: Mapping[planning.VariantKey, int]
+    refused: Mapping[str, str]
+    memory: Memory
+
+
+async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now: float) -> Outcome:
+    """Look, decide, act, tell: once.
+
+    Args:
+        ports: the world.
+        memory: of the cycle before; a fresh ``Memory(epoch)`` after a start.
+        settings: of the loop.
+        now: epoch seconds.
+
+    Raises:
+        errors.ClusterUnreachableError: nothing was changed, or not all of it; the next cycle goes on.
+        errors.DeposedError: another leader acts.
+    """
+    seen = await observe(ports, settings, now)
+    snapshot = observation.snapshot(
+        seen, now=now, epoch=memory.epoch, previous=memory.snapshot, settings=settings.judging
+    )
+    wanted = optimizer.optimize(snapshot, previous=memory.plan)
+    plan = guards.guard(wanted, snapshot)
+    changes = planning.diff(snapshot, plan)
+    decisions = planning.decisions(snapshot, plan, changes)
+    step = drain.step(seen, snapshot, plan, settings.drain)
+    tables = publish_tables(seen, drain.marked(snapshot, step.leaving), plan, memory)
+    rendered = render.render(render.Inputs(seen, step, tables, memory.epoch, settings.prometheus_url))
+    refused = {**rendered.refused, **await apply(ports.cluster, rendered.objects)}
+    cycle = statuses.Cycle(seen, snapshot, plan, changes, decisions, step.scale, refused, tables)
+    await report.report(ports.cluster, cycle)
+    return Outcome(
+        snapshot, plan, changes, decisions, step.scale, refused, Memory(memory.epoch, snapshot, plan, tables)
+    )
+
+
+async def observe(ports: Ports, settings: settings_.Loop, now: float) -> observation.Observation:
+    """What the cluster, the metrics and the engines show, as one observation."""
+    seen = await ports.cluster.observe()
+    addresses = {
+        replica.name: replica.address
+        for variant in seen.variants.values()
+        for replica in variant.replicas
+        if replica.address and replica.phase in (ReplicaPhase.READY, ReplicaPhase.DRAINING)
+    }
+    queries = answers.queries(settings.window_seconds)
+    return dataclasses.replace(
+        seen,
+        answers=await ports.metrics.answers(queries, now) if seen.policies else {},
+        engines=await ports.metrics.engines(addresses, now),
+    )
+
+
+def publish_tables(
+    seen: observation.Observation, snapshot: Snapshot, plan: planning.Plan, memory: Memory
+) -> dict[PolicyKey, RoutingTable]:
+    """The table of every policy: the one before where nothing in it changed, else the next revision."""
+    published: dict[PolicyKey, RoutingTable] = {}
+    for key in snapshot.policies:
+        before = memory.tables.get(key)
+        secrets = publish.Secrets(seen.tenant_keys.get(key, {}))
+        table = publish.table(
+            snapshot, plan, key, epoch=memory.epoch, revision=before.revision + 1 if before else 1, secrets=secrets
+        )
+        published[key] = before if before and before.content_hash == table.content_hash else table
+    return published
+
+
+async def apply(cluster: Cluster, objects: Sequence[Manifest]) -> Mapping[str, str]:
+    """Apply all objects; what was refused comes back with its reason, so that status can say so."""
+    try:
+        await cluster.apply(objects)
+    except errors.ObjectsRefusedError as error:
+        return error.reasons
+    return {}
