@@ -15,6 +15,8 @@ import yaml
 from click.testing import CliRunner, Result
 from trimtab_cli import manifests, validate
 
+ROOT = Path(__file__).resolve().parents[2]
+
 RIGHT = """\
 apiVersion: inference.trimtab.dev/v1alpha1
 kind: InferenceTier
@@ -268,8 +270,7 @@ def test_a_mistake_is_named_with_line_field_and_fix(row: Row, folder: Path) -> N
 
 
 def test_every_kind_of_finding_has_a_row() -> None:
-    sources = [*Path("core/trimtab_core/api").rglob("*.py"), Path("cli/trimtab_cli/manifests.py")]
-    assert sources, "run from the root of the repository"
+    sources = [*(ROOT / "core/trimtab_core/api").rglob("*.py"), ROOT / "cli/trimtab_cli/manifests.py"]
     codes = {code for path in sources for code in re.findall(r'finding\(\s*"([a-z-]+)"', path.read_text())}
     codes |= {"wrong-unit", "wrong-name"}
     assert codes - {row.code for row in ROWS} == set()
@@ -406,11 +407,11 @@ def test_classes_that_share_out_all_complexity_leave_nothing_for_the_rest(
 
 
 def test_the_quickstart_is_fine() -> None:
-    result = run("-f", "examples/quickstart")
+    result = run("-f", str(ROOT / "examples/quickstart"))
     assert result.output == "fine: 3 tiers, 1 policy, 1 cache in 5 files\n"
 
 
 def test_prices_of_another_cloud_are_asked_for_by_name() -> None:
-    result = run("-f", "examples/quickstart", "--cloud", "gcp", "--region", "europe-west4")
+    result = run("-f", str(ROOT / "examples/quickstart"), "--cloud", "gcp", "--region", "europe-west4")
     assert result.exit_code == 1
     assert "no on-demand price of 1 × L40S is known for gcp europe-west4; set price.usdPerHour" in result.stdout

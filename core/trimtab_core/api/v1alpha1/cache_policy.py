@@ -28,7 +28,7 @@ class CacheStore(fields.ApiModel):
     """The store of the cached answers."""
 
     type: StoreType = Field(StoreType.MEMORY, description="Memory of each router, or a Redis that all routers share.")
-    url: Annotated[str, Field(pattern=r"^rediss?://[^\s]+$", max_length=500)] | None = Field(
+    url: Annotated[str, Field(pattern=r"^rediss?://[!-~]+$", max_length=500)] | None = Field(
         None, description="Address of the Redis or Valkey server, such as redis://cache:6379/0."
     )
     password_secret_ref: fields.SecretKeyRef | None = Field(None, description="Secret that holds the password.")

@@ -29,7 +29,7 @@ RFC3339 = Annotated[str, Field(max_length=40, examples=["2026-08-01T12:00:00Z"])
 """A moment as text."""
 Name = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, min_length=1, max_length=40)]
 """A name that becomes part of Kubernetes object names and metric labels."""
-ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\"\\]+$")]
+ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 """A model name as OpenAI clients send it."""
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=32)]
 """A few label names and their values."""

@@ -150,7 +150,7 @@ class TokenPrice(fields.ApiModel):
 class ExternalApi(fields.ApiModel):
     """An OpenAI-compatible provider that serves the tier instead of own replicas."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=500)] = Field(
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=500)] = Field(
         description="Base address, such as https://api.example.com/v1."
     )
     api_key_secret_ref: fields.SecretKeyRef | None = Field(None, description="Secret that holds the API key.")
