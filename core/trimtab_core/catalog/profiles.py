@@ -3,8 +3,8 @@
 A roofline: the time of one decode step is the time to read the weights from memory, each running sequence
 adds the time to read its keys and values, and prefill is bound by arithmetic. Two efficiencies and two overheads
 are fitted to the cells of ``tests/core/catalog/test_profiles.py`` (ai-dynamo/aiconfigurator 0.12.0, vLLM, and its
-measured silicon sample); all agree within 30 %. Those cells' slopes include the prefill of other requests, which
-here is left out of ``itl_per_sequence_seconds``: ``capacity.py`` adds it from the prefill rate.
+measured silicon sample); they agree within 30 %, the worst slope within 42 %. Those slopes include the prefill of
+other requests, which here is left out of ``itl_per_sequence_seconds``: ``capacity.py`` adds it from the prefill rate.
 What a user writes and what Trimtab learns from signals replace these numbers one by one.
 """
 
