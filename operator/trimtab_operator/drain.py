@@ -17,8 +17,6 @@ from trimtab_core import snapshot as snapshots
 from trimtab_core.planning import plan as planning
 from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
-from trimtab_operator import settings as settings_
-
 LEAVING_COST = -1000
 EMPTY_COST = -2000
 """Deletion costs: marked replicas go before others, empty ones before those that still work."""
@@ -54,14 +52,14 @@ class Step:
     leaving: frozenset[str]
 
 
-def step(seen: observation.Observation, snapshot: Snapshot, plan: planning.Plan, settings: settings_.Drain) -> Step:
+def step(seen: observation.Observation, snapshot: Snapshot, plan: planning.Plan, *, settle_seconds: float) -> Step:
     """Go one step from what runs towards the plan.
 
     Args:
         seen: replicas with their marks, and the counts of their Deployments.
         snapshot: the same with the engines' gauges.
         plan: wanted replicas.
-        settings: whether and how long to wait.
+        settle_seconds: how long routers may take to follow a new table.
     """
     scale: dict[planning.VariantKey, int] = {}
     marks: list[Mark] = []
@@ -72,8 +70,8 @@ def step(seen: observation.Observation, snapshot: Snapshot, plan: planning.Plan,
             key = planning.VariantKey(tier.key, variant.name)
             scale[key] = wanted = plan.replicas.get(key, variant.desired)
             observed = seen.variants.get(key)
-            if settings.staged and observed is not None and observed.desired is not None:
-                drain = _Drain(key, observed, variant, snapshot.now, settings.settle_seconds, timeout_seconds)
+            if observed is not None and observed.desired is not None:
+                drain = _Drain(key, observed, variant, snapshot.now, settle_seconds, timeout_seconds)
                 scale[key], found = drain.towards(wanted)
                 marks += [mark for mark in found if drain.is_news(mark)]
                 leaving |= {mark.replica for mark in found if mark.since is not None}

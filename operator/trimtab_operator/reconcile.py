@@ -138,7 +138,7 @@ async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now:
     plan = guards.guard(wanted, snapshot)
     changes = planning.diff(snapshot, plan)
     decisions = planning.decisions(snapshot, plan, changes)
-    step = drain.step(seen, snapshot, plan, settings.drain)
+    step = drain.step(seen, snapshot, plan, settle_seconds=settings.settle_seconds)
     tables = publish_tables(seen, drain.marked(snapshot, step.leaving), plan, memory)
     rendered = render.render(render.Inputs(seen, step, tables, memory.epoch, settings.prometheus_url))
     refused = {**rendered.refused, **await apply(ports.cluster, rendered.objects)}

@@ -8,27 +8,13 @@ from trimtab_core import observation
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """How replicas leave.
-
-    Attributes:
-        staged: they are marked and emptied before a Deployment's count falls. Without it the count falls at once:
-            for a cluster port that drains by itself, as the process runner of local mode does.
-        settle_seconds: how long routers may take to follow a new table.
-    """
-
-    staged: bool = False
-    settle_seconds: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
 class Loop:
     """What one reconcile needs; the same in a cluster and in local mode.
 
     Attributes:
         interval_seconds: time between two cycles where no policy asks for less.
         window_seconds: what rates are taken over.
-        drain: how replicas leave.
+        settle_seconds: how long routers may take to follow a new table.
         prometheus_url: what ScaledObjects are told to ask.
         prometheus_url: str = ""
     judging: how observations are judged.
@@ -36,7 +22,7 @@ class Loop:
 
     interval_seconds: float = 15.0
     window_seconds: float = 60.0
-    drain: Drain = field(default_factory=Drain)
+    settle_seconds: float = 5.0
     prometheus_url: str = ""
     judging: observation.Settings = field(default_factory=observation.Settings)
 
@@ -83,4 +69,4 @@ class Operator:
     metrics_port: int = 9090
     resync_seconds: float = 600.0
     debounce_seconds: float = 1.0
-    loop: Loop = field(default_factory=lambda: Loop(drain=Drain(staged=True)))
+    loop: Loop = field(default_factory=Loop)
