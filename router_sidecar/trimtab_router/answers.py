@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import http
+from typing import Protocol
 
 import msgspec
 
 from trimtab_router import errors
+
+
+class Finishing(Protocol):
+    """Anything that ends by a reason."""
+
+    finish_reason: str | None
+
+
+NULL = msgspec.Raw(b"null")
+
+
+def is_filled(raw: msgspec.Raw) -> bool:
+    """Whether a field that is kept as bytes holds anything."""
+    return bytes(raw) not in (b"null", b"[]", b"{}", b"")
 
 
 class TokenDetails(msgspec.Struct):
@@ -47,8 +62,8 @@ class Body(msgspec.Struct):
 
     content: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw | None = None
-    function_call: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = NULL
+    function_call: msgspec.Raw = NULL
     reasoning: str | None = None
     reasoning_content: str | None = None
 
@@ -60,8 +75,8 @@ class Body(msgspec.Struct):
             or self.refusal
             or self.reasoning
             or self.reasoning_content
-            or self.tool_calls is not None
-            or self.function_call is not None
+            or is_filled(self.tool_calls)
+            or is_filled(self.function_call)
         )
 
 
@@ -80,7 +95,7 @@ class Answer(msgspec.Struct):
 
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NULL
     status: str | None = None
 
 
@@ -94,7 +109,7 @@ class Ended(msgspec.Struct):
 
     choices: list[Finish] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NULL
 
 
 chunk = msgspec.json.Decoder(Answer)
@@ -111,7 +126,7 @@ class _Error(msgspec.Struct):
 class _ErrorBody(msgspec.Struct):
     error: _Error | str | None = None
     message: str = ""
-    detail: msgspec.Raw | None = None
+    detail: msgspec.Raw = NULL
     param: str | None = None
 
 
@@ -153,7 +168,7 @@ def _message(body: bytes) -> tuple[str, str | None]:
         return "", None
     if isinstance(found.error, _Error):
         return found.error.message, found.error.param
-    detail = bytes(found.detail).decode().strip('"') if found.detail is not None else ""
+    detail = bytes(found.detail).decode().strip('"') if is_filled(found.detail) else ""
     return found.error or found.message or detail, found.param
 
 

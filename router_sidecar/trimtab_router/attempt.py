@@ -157,10 +157,12 @@ class Attempt:
         """The message is whole; is the answer?"""
         judge = self.relay
         assert judge is not None
+        # It is back in the pool by now, and no longer this attempt's to pause or to abort.
+        self._connection = None
         judge.close()
         if judge.failure:
             self._fail_verdict(judge)
-        elif self.relay is not None and 200 <= self.status < 300:  # noqa: PLR2004
+        elif 200 <= self.status < 300:  # noqa: PLR2004 (the class of success)
             self._release()
             self.endpoint.succeeded()
             self._owner.done()

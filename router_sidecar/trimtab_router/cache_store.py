@@ -113,12 +113,11 @@ def text_of_stream(blocks: list[bytes]) -> tuple[str, bool]:
 def _is_more_than_text(body: answers.Body) -> bool:
     """Refusals, tool calls and reasoning are not stored: the neutral form has the text alone."""
     return body.refusal is not None or bool(
-        _filled(body.tool_calls) or _filled(body.function_call) or body.reasoning or body.reasoning_content
+        answers.is_filled(body.tool_calls)
+        or answers.is_filled(body.function_call)
+        or body.reasoning
+        or body.reasoning_content
     )
-
-
-def _filled(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bytes(raw) not in (b"null", b"[]")
 
 
 _USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

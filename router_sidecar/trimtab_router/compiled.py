@@ -61,7 +61,7 @@ class Table:
     classes: tuple[Class, ...]
     by_name: dict[str, Class]
     scorer: classifier.Model
-    tenants: dict[str, str]
+    tenants: dict[str, table.Tenant]
     watches_sensitive: bool
     refused: ledger.Meters
 
@@ -97,7 +97,7 @@ class Compiler:
             classes=classes,
             by_name={class_.spec.name: class_ for class_ in classes},
             scorer=scorer,
-            tenants={tenant.key_sha256.lower(): tenant.name for tenant in data.tenants.known if tenant.key_sha256},
+            tenants={tenant.key_sha256.lower(): tenant for tenant in data.tenants.known if tenant.key_sha256},
             watches_sensitive=any(class_.match.sensitive is not None for class_ in data.classes),
             refused=ledger.Meters(self._registry, data.policy, class_=ledger.NO_TIER, tiers=()),
         )

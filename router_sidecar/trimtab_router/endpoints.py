@@ -7,6 +7,7 @@ stay. An endpoint that a table no longer names ends with its last request.
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -95,6 +96,16 @@ def parse_address(address: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a table says of an endpoint, until all of the table is known to be good."""
+
+    endpoint: Endpoint
+    state: str
+    capacity: float
+    head: bytes
+
+
 class Directory:
     """All endpoints that this router knows, by tier and name and address."""
 
@@ -107,23 +118,25 @@ class Directory:
         Raises:
             table.TableError: on an address or URL that can't be read.
         """
-        wanted: dict[tuple[str, str, str], tuple[Endpoint, str, float]] = {}
+        wanted: dict[tuple[str, str, str], _Wanted] = {}
         for tier in tiers:
             for each in tier.endpoints:
                 key = (tier.name, each.name, each.address)
                 known = self._known.get(key) or Endpoint(tier.name, each.name, parse_address(each.address))
-                wanted[key] = (known, each.state, max(1.0, each.capacity))
+                wanted[key] = _Wanted(known, each.state, max(1.0, each.capacity), known.head)
             if tier.external is not None:
                 key = (tier.name, "external", tier.external.base_url)
-                wanted[key] = (_external(tier.name, tier.external, self._known.get(key)), "Ready", EXTERNAL_CAPACITY)
+                wanted[key] = _external(tier.name, tier.external, self._known.get(key))
         for key, gone in self._known.items():
             if key not in wanted:
                 gone.ready = False
                 gone.pool.close()
-        self._known = {key: endpoint for key, (endpoint, _, _) in wanted.items()}
+        self._known = {key: each.endpoint for key, each in wanted.items()}
         by_tier: dict[str, list[Endpoint]] = {tier.name: [] for tier in tiers}
-        for endpoint, state, capacity in wanted.values():
-            endpoint.state, endpoint.ready, endpoint.capacity = state, state == "Ready", capacity
+        for entry in wanted.values():
+            endpoint = entry.endpoint
+            endpoint.state, endpoint.ready = entry.state, entry.state == "Ready"
+            endpoint.capacity, endpoint.head = entry.capacity, entry.head
             by_tier[endpoint.tier].append(endpoint)
         return by_tier
 
@@ -132,20 +145,21 @@ class Directory:
         return list(self._known.values())
 
 
-def _external(tier: str, external: table.External, known: Endpoint | None) -> Endpoint:
+def _external(tier: str, external: table.External, known: Endpoint | None) -> _Wanted:
     parts = urlsplit(external.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise table.TableError(f"tiers[{tier}].external.baseUrl {external.base_url!r} is not an http(s) URL")
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    endpoint = known or Endpoint(tier, "external", (parts.hostname, port))
-    endpoint.base_path = parts.path.rstrip("/").encode()
-    if secure and endpoint.tls is None:
-        endpoint.tls = ssl.create_default_context()
     key = _read_key(tier, external.api_key_file) if external.api_key_file else b""
     authorization = b"authorization: Bearer %b\r\n" % key if key else b""
-    endpoint.head = b"host: %b\r\naccept: */*\r\n%b" % (parts.netloc.rpartition("@")[2].encode(), authorization)
-    return endpoint
+    endpoint = known or Endpoint(tier, "external", (parts.hostname, port))
+    if known is None:
+        endpoint.base_path = parts.path.rstrip("/").encode()
+        endpoint.tls = ssl.create_default_context() if secure else None
+    host = parts.netloc.rpartition("@")[2].encode()
+    head = b"host: %b\r\naccept: */*\r\n%b" % (host, authorization)
+    return _Wanted(endpoint, "Ready", EXTERNAL_CAPACITY, head)
 
 
 def _read_key(tier: str, path: str) -> bytes:

@@ -25,15 +25,16 @@ from trimtab_router import (
     dispatch,
     endpoints,
     errors,
+    forwarding,
     heads,
     ledger,
     lookup,
     metrics,
-    openai,
     relay,
     routes,
     server,
     settings,
+    settlement,
     sse,
 )
 from trimtab_router.request import Request
@@ -73,8 +74,8 @@ class Exchange:
     """One request from admission to its entry in the ledger."""
 
     __slots__ = (
-        "_admitted", "_attempt", "_attempts", "_body", "_body_model", "_connection", "_first_at", "_hold_until",
-        "_last_at", "_lookup", "_paused", "_request", "_request_id", "_route", "_router", "_stage", "_table", "_tried",
+        "_admitted", "_attempt", "_attempts", "_connection", "_first_at", "_forwarding", "_hold_until", "_last_at",
+        "_lookup", "_paused", "_request", "_request_id", "_route", "_router", "_stage", "_table", "_tried",
     )  # fmt: skip
 
     def __init__(
@@ -97,11 +98,11 @@ class Exchange:
         self._attempt: attempt.Attempt | None = None
         self._attempts = 0
         self._tried: list[endpoints.Endpoint] = []
-        self._body, self._body_model = b"", ""
         self._first_at = self._last_at = self._hold_until = 0.0
         self._paused = False
         self._lookup: lookup.Lookup | None = None
         self._admitted: admission.Admission
+        self._forwarding: forwarding.Forwarding
 
     def begin(self) -> None:
         """Admit and serve.
@@ -109,11 +110,14 @@ class Exchange:
         Raises:
             errors.RouterError: if the request is refused before anything was sent; it is not settled then.
         """
-        self._admitted = admission.admit(self._table, self._request, self._route, self._router.rng)
+        admitted = admission.admit(self._table, self._request, self._route, self._router.rng)
+        self._admitted = admitted
         cache = self._table.data.cache
         if cache is not None and self._answer_from_cache(cache):
             return
-        self._router.exchanges.add(self)
+        self._forwarding = forwarding.Forwarding(
+            self._request, self._route, admitted=admitted, request_id=self._request_id
+        )
         self._next()
 
     # What the connection tells.
@@ -162,10 +166,12 @@ class Exchange:
     def wake(self, in_force: compiled.Table) -> None:
         """A new table may have an endpoint for a held request."""
         class_ = in_force.by_name.get(self._admitted.class_.spec.name)
-        if self._stage is not Stage.HELD or class_ is None or self._admitted.first not in class_.orders:
+        if self._stage is not Stage.HELD or class_ is None or class_.intervals is None:
             return
         self._table = in_force
         self._admitted.class_ = class_
+        if self._admitted.first not in class_.orders:
+            self._admitted.first = class_.intervals.tiers[0]
         self._next()
 
     @property
@@ -179,7 +185,10 @@ class Exchange:
         """Streams by their route's kind of events; everything else in one piece."""
         limits = self._router.limits
         shape = self._route.shape
-        if not content_type.lower().startswith(b"text/event-stream"):
+        kind = content_type.lower()
+        if not kind.startswith(b"text/event-stream"):
+            if shape is routes.Shape.OTHER and not kind.startswith(heads.JSON):
+                return relay.OpaqueRelay()
             return relay.WholeRelay(limits.answer_bytes, judged=shape is not routes.Shape.OTHER)
         cache = self._table.data.cache
         stores = cache is not None and self._lookup is not None and self._lookup.stores
@@ -206,9 +215,10 @@ class Exchange:
             self._first_at = now
             current = self._attempt
             assert current is not None
-            close = not self._request.chunks
+            chunks = self._request.chunks
             extra = b"cache-control: no-cache\r\n" + self._served(current.tier.spec)
-            data = heads.answer(current.status, current.content_type, extra=extra, length=None, close=close) + data
+            close = self._closes() or not chunks
+            data = heads.answer(current.status, current.content_type, extra=extra, chunked=chunks, close=close) + data
         self._connection.write(data)
 
     def done(self) -> None:
@@ -225,7 +235,7 @@ class Exchange:
         elif self._request.chunks:
             self._connection.write(heads.LAST_CHUNK)
         self._settle(ledger.OK)
-        self._connection.finish(close=self._closes())
+        self._connection.finish(close=self._closes() or not self._request.chunks)
 
     def refused(self, status: int, body: bytes) -> None:
         """The engine finds the request wrong: say so in OpenAI's shape."""
@@ -243,7 +253,7 @@ class Exchange:
             self._router.registry.counter(telemetry.EJECTIONS, policy, endpoint.tier, endpoint.name).add(1)
         if self._stage is Stage.COMMITTED:
             self._break_off(failure.error)
-        elif self._attempts <= resilience.max_fallbacks:
+        elif self._attempts <= resilience.max_fallbacks and self._may_repeat(failure):
             self._tried.append(endpoint)
             if self._next(otherwise=failure.error):
                 self._router.registry.counter(telemetry.FALLBACKS, policy, endpoint.tier, failure.reason).add(1)
@@ -252,75 +262,58 @@ class Exchange:
 
     # Own steps.
 
+    def _may_repeat(self, failure: attempt.Failure) -> bool:
+        """Inference can be asked twice; of a route passed through nobody knows what asking twice does."""
+        return failure.at_once or self._route.shape is not routes.Shape.OTHER or self._request.method == b"GET"
+
     def _next(self, otherwise: errors.RouterError | None = None) -> bool:
         """Ask the next endpoint, or wait for one, or give up; returns whether one is asked."""
         router, admitted = self._router, self._admitted
         now = router.clock()
-        choice = None
+        choice, hold = None, 0.0
         if admitted.first is not None:
             choice = dispatch.choose(admitted.class_, admitted.first, tried=self._tried, now=now, rng=router.rng)
+            hold = dispatch.hold_seconds(admitted.class_, admitted.first)
         if choice is not None:
             self._ask(choice)
             return True
-        hold = dispatch.hold_seconds(admitted.class_, admitted.first) if admitted.first is not None else 0.0
         if self._stage is Stage.HELD:
             return False
         if otherwise is None and hold > 0:
             self._stage = Stage.HELD
             self._hold_until = now + hold
+            router.exchanges.add(self)
             router.held.add(self)
         else:
             self._give_up(otherwise or errors.Unavailable("no tier that may serve this request is up", retry_after=2))
         return False
 
     def _ask(self, choice: dispatch.Choice) -> None:
+        router = self._router
         tier, endpoint = choice
-        self._router.held.discard(self)
+        data = self._forwarding.to(endpoint, tier.spec.model)
+        router.held.discard(self)
+        router.exchanges.add(self)
         self._stage = Stage.ASKING
         self._attempts += 1
-        data = self._upstream_request(tier.spec, endpoint)
-        self._attempt = attempt.Attempt(self, choice, resilience=self._table.data.resilience, clock=self._router.clock)
-        self._attempt.start(data, self._router.loop)
-
-    def _upstream_request(self, tier: table.Tier, endpoint: endpoints.Endpoint) -> bytes:
-        request, admitted = self._request, self._admitted
-        if not admitted.rewrites:
-            self._body = request.body
-        elif self._body_model != tier.model:
-            self._body_model = tier.model
-            self._body = openai.rewrite(
-                request.body, admitted.envelope, model=tier.model, want_usage=self._route.asks_usage
-            )
-        kind = (
-            request.headers.get(b"content-type", heads.JSON) if self._route.shape is routes.Shape.OTHER else heads.JSON
-        )
-        query = b"?" + request.query if request.query else b""
-        return b"%b %b%b%b HTTP/1.1\r\n%bx-request-id: %b\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            request.method,
-            endpoint.base_path,
-            request.path,
-            query,
-            endpoint.head,
-            self._request_id.encode(),
-            heads.forwarded(request.headers),
-            kind,
-            len(self._body),
-            self._body,
-        )
+        self._attempt = attempt.Attempt(self, choice, resilience=self._table.data.resilience, clock=router.clock)
+        self._attempt.start(data, router.loop)
 
     def _answer_from_cache(self, cache: table.Cache) -> bool:
         """Answer at once if the cache can; decide what may be stored otherwise."""
         admitted, router = self._admitted, self._router
         self._lookup = found = lookup.prepare(cache, self._request, self._route, admitted)
-        counters = admitted.class_.cache_results
-        if not found.reads:
-            counters["bypass"].add(1)
-            return False
-        stored = router.cache.get(found.key, router.clock())
-        counters["hit" if stored else "miss"].add(1)
+        counters, now = admitted.class_.cache_results, router.clock()
+        stored = router.cache.get(found.key, now) if found.reads else None
+        counters["bypass" if not found.reads else "hit" if stored else "miss"].add(1)
         if stored is None:
             return False
-        envelope = admitted.envelope
+        self._stage = Stage.SETTLED
+        times = settlement.Times(self._request.arrived_at, now)
+        router.ledger.settle(settlement.hit_entry(stored, admitted=admitted, times=times, request_id=self._request_id))
+        kind, body = lookup.render(
+            stored, self._route.shape, admitted.envelope, request_id=self._request_id, created=router.epoch_seconds()
+        )
         extra = heads.served(
             request_id=self._request_id,
             model=stored.model,
@@ -330,27 +323,18 @@ class Exchange:
             attempts=0,
             cost_usd=0.0,
         )
-        shape, created = self._route.shape, router.epoch_seconds()
-        if envelope.stream:
-            show = envelope.stream_options is not None and bool(envelope.stream_options.include_usage)
-            kind = heads.EVENTS
-            body = cache_store.render_stream(
-                stored, shape, request_id=self._request_id, created=created, show_usage=show
-            )
-        else:
-            kind = heads.JSON
-            body = cache_store.render_answer(stored, shape, request_id=self._request_id, created=created)
         self._connection.write(heads.answer(200, kind, extra=extra, length=len(body), close=self._closes()) + body)
-        self._settle(ledger.CACHED, stored)
         self._connection.finish(close=self._closes())
         return True
 
     def _break_off(self, error: errors.RouterError) -> None:
         """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
-        _, body = errors.render(error)
-        event = sse.render(body)
-        self._connection.write(heads.chunk(event) if self._request.chunks else event)
         self._settle(ledger.FAILED)
+        if self._attempt is not None and not isinstance(self._attempt.relay, relay.EventRelay):
+            self._connection.abort()
+            return
+        event = sse.render(errors.render(error)[1])
+        self._connection.write(heads.chunk(event) if self._request.chunks else event)
         self._connection.finish(close=True)
 
     def _give_up(self, error: errors.RouterError) -> None:
@@ -364,13 +348,11 @@ class Exchange:
         self._connection.finish(close=self._closes())
 
     def _answer_error(self, status: int, body: bytes, retry_after: int | None = None) -> None:
-        tier = self._attempt.tier.spec if self._attempt is not None else None
-        extra = self._served(tier)
+        extra = self._served(self._attempt.tier.spec if self._attempt is not None else None)
         if retry_after is not None:
             extra += b"retry-after: %d\r\n" % retry_after
-        self._connection.write(
-            heads.answer(status, heads.JSON, extra=extra, length=len(body), close=self._closes()) + body
-        )
+        close = self._closes()
+        self._connection.write(heads.answer(status, heads.JSON, extra=extra, length=len(body), close=close) + body)
 
     def _served(self, tier: table.Tier | None, cost_usd: float | None = None) -> bytes:
         cache = "off"
@@ -400,66 +382,28 @@ class Exchange:
             baseline=self._table.data.baseline,
         )
 
-    def _settle(self, result: str, hit: cache_store.Stored | None = None) -> None:
+    def _settle(self, result: str) -> None:
         """Book the request, once; store its answer if it may be."""
         assert self._stage is not Stage.SETTLED
-        router, admitted, current = self._router, self._admitted, self._attempt
-        committed = self._stage is Stage.COMMITTED
+        router, served = self._router, self._attempt
+        first_at = self._first_at if self._stage is Stage.COMMITTED else None
         self._stage = Stage.SETTLED
         router.exchanges.discard(self)
         router.held.discard(self)
-        tier = ledger.CACHE_TIER if hit else current.tier.spec.name if current is not None else ledger.NO_TIER
-        bill = self._bill()
-        now = router.clock()
-        e2e = now - self._request.arrived_at
-        ttft = itl = None
-        if committed:
-            ttft = self._first_at - self._request.arrived_at
-            if bill.output_tokens > 1:
-                itl = (self._last_at - self._first_at) / (bill.output_tokens - 1)
-        elif hit and admitted.envelope.stream:
-            ttft = e2e
+        bill, now = self._bill(), router.clock()
         router.ledger.settle(
-            ledger.Entry(
-                meter=admitted.class_.meters[tier],
-                result=result,
-                tenant=admitted.tenant,
-                slo=admitted.class_.slos[tier],
-                e2e_seconds=e2e,
-                input_tokens=bill.input_tokens,
-                cached_input_tokens=bill.cached_input_tokens,
-                output_tokens=bill.output_tokens,
-                cost_usd=bill.cost_usd,
-                baseline_usd=hit.baseline_usd if hit else bill.baseline_usd,
-                saved_usd=hit.cost_usd if hit else 0.0,
-                ttft_seconds=ttft,
-                itl_seconds=itl,
-                estimated=bill.estimated,
-                attempts=self._attempts,
+            settlement.entry(
+                result,
+                admitted=self._admitted,
+                served=served,
+                bill=bill,
+                times=settlement.Times(self._request.arrived_at, now, first_at, self._last_at),
                 request_id=self._request_id,
-                workflow=admitted.workflow,
-                feature=admitted.feature,
+                attempts=self._attempts,
             )
         )
-        if result == ledger.OK:
-            self._store(bill, now)
-
-    def _store(self, bill: billing.Bill, now: float) -> None:
-        cache, current = self._table.data.cache, self._attempt
-        if cache is None or self._lookup is None or not self._lookup.stores:
-            return
-        assert current is not None
-        assert current.relay is not None
-        counters = self._admitted.class_.cache_results
-        text = lookup.text_to_store(cache, current.relay)
-        counters["store" if text else "skip"].add(1)
-        if text:
-            stored = cache_store.Stored(
-                text=text,
-                model=current.tier.spec.model,
-                tier=current.tier.spec.name,
-                cost_usd=bill.cost_usd,
-                baseline_usd=bill.baseline_usd,
-                expires_at=now + cache.ttl_seconds,
-            )
-            self._router.cache.put(self._lookup.key, stored, cache.max_entries)
+        cache, found = self._table.data.cache, self._lookup
+        if result == ledger.OK and cache is not None and found is not None and found.stores:
+            assert served is not None
+            kept = settlement.store_answer(router.cache, cache, found, served=served, bill=bill, now=now)
+            self._admitted.class_.cache_results["store" if kept else "skip"].add(1)

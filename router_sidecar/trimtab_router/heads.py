@@ -20,21 +20,29 @@ def status_line(status: int) -> bytes:
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
 
-def answer(status: int, content_type: bytes, *, extra: bytes = b"", length: int | None, close: bool = False) -> bytes:
+def answer(
+    status: int,
+    content_type: bytes,
+    *,
+    extra: bytes = b"",
+    length: int | None = None,
+    chunked: bool = False,
+    close: bool = False,
+) -> bytes:
     """The head of an answer.
 
     Args:
         status: HTTP status.
         content_type: value of the header of that name; empty for none.
         extra: further header lines, each with its line end.
-        length: of the body; None for a chunked one, or one that the end of the connection ends if ``close``.
+        length: of the body, if it is known.
+        chunked: the body comes in chunks. With neither, there is none, or the connection's end ends it.
         close: tell the client that the connection ends with this answer.
     """
     kind = b"content-type: %b\r\n" % content_type if content_type else b""
+    framing = b"transfer-encoding: chunked\r\n" if chunked else b""
     if length is not None:
         framing = b"content-length: %d\r\n" % length
-    else:
-        framing = b"" if close else b"transfer-encoding: chunked\r\n"
     end = b"connection: close\r\n\r\n" if close else b"\r\n"
     return b"".join((status_line(status), kind, framing, extra, end))
 

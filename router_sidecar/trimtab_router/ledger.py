@@ -123,8 +123,11 @@ class Meter:
 
 
 class Meters:
-    """The meters of one class, by tier name. One for each real tier from the start, so that rates see its first
-    event; those of ``NO_TIER`` and ``CACHE_TIER`` with their first one."""
+    """The meters of one class, by tier name.
+
+    Real tiers have one from the start, so that rates see its first event; ``NO_TIER`` and ``CACHE_TIER`` get
+    theirs with their first one.
+    """
 
     __slots__ = ("_class", "_known", "_policy", "_registry")
 

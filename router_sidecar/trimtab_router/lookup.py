@@ -8,7 +8,7 @@ import msgspec
 from trimtab_core.caching import canonical, guard, scope
 from trimtab_core.routing import table
 
-from trimtab_router import admission, cache_store, errors, openai, relay, routes
+from trimtab_router import admission, cache_store, errors, heads, openai, relay, routes
 from trimtab_router.request import Request
 
 _SHAPES = (routes.Shape.CHAT, routes.Shape.COMPLETION)
@@ -70,3 +70,15 @@ def text_to_store(cache: table.Cache, answer: relay.Relay) -> str:
         return ""
     skipped = guard.skip_reason(cache, finish_reason=answer.finish_reason, text=text, refusal=more)
     return "" if skipped else text
+
+
+def render(
+    stored: cache_store.Stored, shape: routes.Shape, envelope: openai.Envelope, *, request_id: str, created: int
+) -> tuple[bytes, bytes]:
+    """Content type and body of a hit, as a stream or as JSON, whatever form it was made in."""
+    if not envelope.stream:
+        return heads.JSON, cache_store.render_answer(stored, shape, request_id=request_id, created=created)
+    options = envelope.stream_options
+    show = options is not None and bool(options.include_usage)
+    body = cache_store.render_stream(stored, shape, request_id=request_id, created=created, show_usage=show)
+    return heads.EVENTS, body

@@ -7,11 +7,14 @@ usage, an end, an error. After a failure nothing passes any more, above all no `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from trimtab_router import answers, sse
+
+_BROKEN = ("abort", "error")
+"""How vLLM ends what it gave up: with HTTP 200 and, in streams, with ``[DONE]`` after it."""
 
 _FINISH = (b'"finish_reason":"', b'"finish_reason": "')
 _USAGE = (b'"usage":{', b'"usage": {')
@@ -51,11 +54,11 @@ class Relay:
     def close(self) -> None:
         """The engine's message is complete: was its answer?"""
 
-    def note_finish(self, choices: list[answers.Choice]) -> None:
+    def note_finish(self, choices: Iterable[answers.Finishing]) -> None:
         """Remember how choices ended; an abort is a failure whatever follows it."""
         for choice in choices:
             reason = choice.finish_reason
-            if reason == "abort":
+            if reason in _BROKEN:
                 self.failure = "aborted"
             elif reason and self.finish_reason in ("", "stop"):
                 self.finish_reason = reason
@@ -124,6 +127,8 @@ class EventRelay(Relay):
                 break
         if not self.committed:
             self._held += b"".join(passed)
+            if len(self._held) > self._limit:
+                self.failure = "oversized-event"
             return b""
         held, self._held = self._held, b""
         return held + b"".join(passed)
@@ -156,7 +161,7 @@ class ChoiceRelay(EventRelay):
     def is_marked(self, block: bytes) -> bool:
         """Ends, usage and errors; the word in a text is escaped and costs no more than a closer look."""
         return (
-            b'"error"' in block
+            b'"error"' in block  # as a key, or as what a choice ended by
             or b"[DONE]" in block
             or b'"abort"' in block
             or _USAGE[0] in block
@@ -178,7 +183,7 @@ class ChoiceRelay(EventRelay):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self.failure = "bad-json"
             return b"", False
-        if chunk.error is not None and bytes(chunk.error) != b"null":
+        if answers.is_filled(chunk.error):
             self.failure = "stream-error"
             self.error_body = payload
             return b"", False
@@ -266,7 +271,7 @@ class WholeRelay(Relay):
 
     Args:
         limit: bytes at most.
-        judged: it is JSON of OpenAI's shape; otherwise only its completeness counts.
+        judged: it must be JSON of OpenAI's shape; otherwise only its completeness counts.
     """
 
     __slots__ = ("_judged", "_limit", "_parts", "_size")
@@ -292,23 +297,20 @@ class WholeRelay(Relay):
         if self.failure:
             return
         self.ended = True
-        if not self._judged:
-            return
         try:
             answer = answers.ended.decode(self.body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            self.failure = "bad-json"
+            self.failure = "bad-json" if self._judged else ""
             return
-        if answer.error is not None and bytes(answer.error) != b"null":
+        if not self._judged:
+            self.usage = answer.usage
+            return
+        if answers.is_filled(answer.error):
             self.failure = "answer-error"
             self.error_body = self.body
             return
         self.usage = answer.usage
-        for choice in answer.choices:
-            if choice.finish_reason == "abort":
-                self.failure = "aborted"
-            elif choice.finish_reason and self.finish_reason in ("", "stop"):
-                self.finish_reason = choice.finish_reason
+        self.note_finish(answer.choices)
 
     @property
     def body(self) -> bytes:
@@ -316,3 +318,18 @@ class WholeRelay(Relay):
         if len(self._parts) > 1:
             self._parts = [b"".join(self._parts)]
         return self._parts[0] if self._parts else b""
+
+
+class OpaqueRelay(Relay):
+    """Bytes of which nothing is known, such as audio: passed on as they come."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> bytes:
+        """Everything is content."""
+        self.committed = True
+        return data
+
+    def close(self) -> None:
+        """The end of the message is its end."""
+        self.ended = True

@@ -56,23 +56,8 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_acceptor",
-        "_bad",
-        "_body",
-        "_body_bytes",
-        "_building",
-        "_head_bytes",
-        "_in_body",
-        "_lingered",
-        "_parser",
-        "_paused",
-        "_queue",
-        "_url",
-        "busy",
-        "closing",
-        "exchange",
-        "idle_since",
-        "transport",
+        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_head_bytes", "_in_body", "_lingered",
+        "_parser", "_paused", "_queue", "_url", "busy", "closing", "exchange", "idle_since", "transport",
     )  # fmt: skip
 
     def __init__(self, acceptor: Acceptor) -> None:
@@ -83,7 +68,7 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._body_bytes = self._head_bytes = 0
-        self._in_body = self._paused = False
+        self._in_body = self._paused = self._choked = False
         self._bad: errors.RouterError | None = None
         self._lingered = -1
         self.busy = self.closing = False
@@ -95,7 +80,6 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to serve, unless there are too many connections."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports are no asyncio.Transport
         self._acceptor.connections.add(self)
         if len(self._acceptor.connections) > self._acceptor.limits.connections:
@@ -113,13 +97,17 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads more slowly than the engine writes."""
+        self._choked = True
         if self.exchange is not None:
             self.exchange.client_slow()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
+        self._choked = False
         if self.exchange is not None:
             self.exchange.client_ready()
+        elif not self.busy and self._queue:
+            self._serve_next()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; answers and pipelined requests follow from its callbacks."""
@@ -137,8 +125,11 @@ class ClientConnection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._acceptor.limits.head_bytes:
                 self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
-        if self._bad is not None and not self.busy:
-            self._fail(self._bad)
+        if self._bad is not None:
+            if self.busy:
+                self._pause()
+            else:
+                self._fail(self._bad)
 
     # What the parser calls.
 
@@ -202,11 +193,11 @@ class ClientConnection(asyncio.Protocol):
         if body:
             building.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
-        if self.busy:
+        if self.busy or self._choked:
+            # Also while the last answer is still being read: answers must not pile up here.
             self._queue.append(building)
-            if len(self._queue) >= self._acceptor.limits.pipelined and self.transport is not None:
-                self._paused = True
-                self.transport.pause_reading()
+            if len(self._queue) >= self._acceptor.limits.pipelined:
+                self._pause()
         else:
             self._serve(building)
 
@@ -228,14 +219,12 @@ class ClientConnection(asyncio.Protocol):
             self.closing = True
             self.transport.close()
         elif self._queue:
-            # By the loop and not by a call, so that a long pipeline can't grow the stack.
-            self.busy = True
-            asyncio.get_running_loop().call_soon(self._serve_queued)
+            if not self._choked:
+                self._serve_next()
         elif self._bad is not None:
             self._fail(self._bad)
-        elif self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        else:
+            self._unpause()
 
     def abort(self) -> None:
         """Break the connection off: the client sees that the answer is not complete."""
@@ -263,14 +252,29 @@ class ClientConnection(asyncio.Protocol):
         if self.busy:
             self.exchange = exchange
 
+    def _serve_next(self) -> None:
+        """By the loop and not by a call, so that a long pipeline can't grow the stack."""
+        self.busy = True
+        asyncio.get_running_loop().call_soon(self._serve_queued)
+
     def _serve_queued(self) -> None:
-        if self.transport is None or not self._queue:
+        if self.transport is None:
             self.busy = False
             return
-        if self._paused and len(self._queue) <= 1:
+        waiting = self._queue.popleft()
+        if not self._queue and self._bad is None:
+            self._unpause()
+        self._serve(waiting)
+
+    def _pause(self) -> None:
+        if self.transport is not None and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _unpause(self) -> None:
+        if self.transport is not None and self._paused:
             self._paused = False
             self.transport.resume_reading()
-        self._serve(self._queue.popleft())
 
     def _fail(self, error: errors.RouterError) -> None:
         """Answer with an error and stop reading requests; the rest of the client's bytes is thrown away."""
@@ -279,6 +283,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingered = 0
         self.closing = self.busy = True
         self._building = None
+        self._unpause()
         self._acceptor.refuse(self, error)
         if self.transport is not None and not self.transport.is_closing():
             # Closing with unread bytes would reset the connection and could destroy the answer on its way.

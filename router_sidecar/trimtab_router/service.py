@@ -107,7 +107,7 @@ class Service:
         if route is None:
             raise errors.UnknownPath(f"unknown path {incoming.path[:200].decode('latin-1')}")
         if incoming.method == b"OPTIONS":
-            self._answer(connection, incoming, 204, extra=b"allow: %b\r\n" % route.allow)
+            self._answer(connection, incoming, 204, kind=b"", extra=b"allow: %b\r\n" % route.allow)
             return None
         if incoming.method not in route.methods and not (incoming.method == b"HEAD" and b"GET" in route.methods):
             allowed = route.allow.decode()
@@ -159,12 +159,8 @@ class Service:
         extra: bytes = b"",
     ) -> None:
         close = self.draining or not incoming.keep_alive
-        length = len(body) if status != 204 else None  # noqa: PLR2004 (no content, and no length either)
-        head = (
-            heads.answer(status, kind, extra=extra, length=length, close=close)
-            if length is not None
-            else b"%b%b%b\r\n" % (heads.status_line(status), extra, b"connection: close\r\n" if close else b"")
-        )
+        length = len(body) if kind else None
+        head = heads.answer(status, kind, extra=extra, length=length, close=close)
         connection.write(head if incoming.method == b"HEAD" else head + body)
         connection.finish(close=close)
 

@@ -1,0 +1,55 @@
+"""What an engine is sent for a client's request. The body for one model is made once, however often it is sent."""
+
+from __future__ import annotations
+
+from trimtab_router import admission, endpoints, heads, openai, routes
+from trimtab_router.request import Request
+
+
+class Forwarding:
+    """One request on its way to engines.
+
+    Args:
+        request: of the client.
+        route: that it came by.
+        admitted: what is known of it.
+        request_id: for engines' logs and ids.
+    """
+
+    __slots__ = ("_admitted", "_body", "_model", "_request", "_request_id", "_route")
+
+    def __init__(
+        self, request: Request, route: routes.Route, *, admitted: admission.Admission, request_id: str
+    ) -> None:
+        self._request, self._route, self._admitted = request, route, admitted
+        self._request_id = request_id.encode()
+        self._body, self._model = request.body, ""
+
+    def to(self, endpoint: endpoints.Endpoint, model: str) -> bytes:
+        """The whole request for an endpoint that serves ``model``.
+
+        Raises:
+            errors.Malformed: if the body must be decoded in full and turns out to be no JSON.
+        """
+        request, route = self._request, self._route
+        if self._admitted.rewrites and self._model != model:
+            self._body = openai.rewrite(request.body, self._admitted.envelope, model=model, want_usage=route.asks_usage)
+            self._model = model
+        kind = heads.JSON
+        if route.shape is routes.Shape.OTHER:
+            kind = request.headers.get(b"content-type", heads.JSON)
+        return b"".join(
+            (
+                request.method,
+                b" ",
+                endpoint.base_path,
+                request.path,
+                b"?" + request.query if request.query else b"",
+                b" HTTP/1.1\r\n",
+                endpoint.head,
+                heads.forwarded(request.headers),
+                b"x-request-id: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+                % (self._request_id, kind, len(self._body)),
+                self._body,
+            )
+        )
