@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from trimtab_core.api.checks.manifests import Entry, Manifests, Market
 from trimtab_cli.validation import schema_rules
 
 _SUFFIXES = (".yaml", ".yml", ".json")
+STANDARD_INPUT = Path("-")
 _KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 
@@ -44,7 +46,8 @@ def load(paths: Sequence[Path], market: Market | None = None) -> Bundle:
     """Read files and the YAML files of folders, and check everything that can be checked offline.
 
     Args:
-        paths: files or folders; of a folder its own ``*.yaml``, ``*.yml`` and ``*.json``, kustomizations left out.
+        paths: files, folders, or ``-`` for standard input; of a folder its own ``*.yaml``, ``*.yml`` and ``*.json``,
+            kustomizations left out.
         market: where prices come from that the manifests don't state.
 
     Raises:
@@ -107,7 +110,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             if not inside:
                 raise ManifestError(f"{path}: no YAML files in this folder; name one that has some")
             chosen = [file for file in inside if file.name not in _KUSTOMIZATION]
-        elif path.exists():
+        elif path == STANDARD_INPUT or path.exists():
             chosen = [path]
         else:
             raise ManifestError(f"{path}: no such file or folder")
@@ -118,15 +121,21 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _documents(path: Path) -> list[documents.Document]:
+    text, name = _text(path), "standard input" if path == STANDARD_INPUT else str(path)
     try:
+        return documents.parse(text, name)
+    except documents.NotYamlError as error:
+        raise ManifestError(str(error)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        if path == STANDARD_INPUT:
+            return sys.stdin.read()
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise ManifestError(f"{path}: larger than {_LARGEST_FILE_BYTES // 2**20} MiB; name a manifest")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not text in UTF-8; name a YAML file") from error
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
-    try:
-        return documents.parse(text, str(path))
-    except documents.NotYamlError as error:
-        raise ManifestError(str(error)) from error

@@ -15,7 +15,7 @@ from trimtab_cli import failure, manifests
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-f", "--filename", "paths", required=True, multiple=True, type=click.Path(path_type=Path), metavar="FILE|DIR",
-    help="Manifest, or folder of manifests. May be given several times.",
+    help="Manifest, folder of manifests, or - for standard input. May be given several times.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option(

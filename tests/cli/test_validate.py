@@ -218,7 +218,7 @@ ROWS = [
     Row("class for tenants that nobody knows", "    match: {priority: batch}", "    match: {tenants: [acme]}",
         "class-never-matches", "spec.classes[1].match.tenants", ("none of these tenants", "trustedHeader")),
     Row("no class for the rest", "    match: {}", "    match: {priority: urgent}", "no-default-class",
-        "spec.classes", ("nowhere to go", "add a last class"), at="  classes:"),
+        "spec.classes", ("is refused", "add a last class"), at="  classes:"),
     Row("model name of another policy", "  cache: {ref: answers}", "  cache: {ref: answers}\n---\n" + SECOND_POLICY,
         "model-claimed-twice", "spec.models[0]", ("RoutingPolicy/assistant answers to this model name already",),
         at="  models: [auto] # second"),
@@ -226,6 +226,11 @@ ROWS = [
         "spec.classes[2].minQuality", ("the best allowed tier, large, has quality 0.82",)),
     Row("a cache that shares answers, and sensitive requests", "  scope: Tenant", "  scope: Shared", "shared-cache",
         "spec.cache.ref", ("class sensitive is sensitive",), at="  cache: {ref: answers}"),
+    Row("pod template with the fields of a pod spec", "  drain: {timeout: 120s}",
+        "  engine: {podTemplate: {nodeName: a, spec: {}}}", "wrong-template", "spec.engine.podTemplate.nodeName",
+        ("metadata and spec only", "move it below podTemplate.spec")),
+    Row("router template with the fields of a pod spec", "  cache: {ref: answers}",
+        "  router: {podTemplate: {hostNetwork: true}}", "wrong-template", "spec.router.podTemplate.hostNetwork", ("metadata and spec",)),
     # 1 × 1.861 + 1 × 15.82 = 17.68
     Row("budget below the minimum", '    usdPerHour: "40"', '    usdPerHour: "17.60"', "budget-below-minimum",
         "spec.budget.usdPerHour", ("cost $17.68", 'write at least "17.68"', "lower replicas.min")),
@@ -373,6 +378,15 @@ def test_objects_of_one_name_in_two_namespaces_are_different_objects(tmp_path: P
     (tmp_path / "one.yaml").write_text(tier)
     (tmp_path / "two.yaml").write_text(tier.replace("  name: small\n", "  name: small\n  namespace: other\n"))
     assert manifests.load([tmp_path]).findings == ()
+
+
+def test_standard_input_is_read_where_a_dash_is_given() -> None:
+    result = CliRunner().invoke(validate.command, ["-f", "-"], input=RIGHT.replace("ttl: 1h", "ttl: 60"))
+    assert result.exit_code == 1
+    assert (
+        result.stdout
+        == "standard input:63: CachePolicy/answers: spec.ttl = 60: not a duration; write 60s (units: us, ms, s, m, h)\n"
+    )
 
 
 def test_a_file_named_twice_is_read_once(folder: Path) -> None:

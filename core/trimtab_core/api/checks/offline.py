@@ -13,6 +13,7 @@ _ON_OBJECTS = (
     references.models_claimed_twice,
     references.shared_cache_for_sensitive,
     references.unreachable_quality,
+    references.wrong_templates,
     reachability.unreachable_classes,
     feasibility.unknown_profiles,
     feasibility.infeasible_slos,

@@ -24,7 +24,7 @@ def unreachable_classes(manifests: Manifests) -> Iterator[findings.Finding]:
                 yield policy.finding("class-never-matches", (*path, "name"), problem, _fix(request_class, takers))
             earlier.append(request_class)
         if not any(_matches_all(request_class) for request_class in spec.classes) and not _covers_all(spec.classes):
-            problem = "a request that matches none of these classes has nowhere to go"
+            problem = "a request that matches none of these classes is refused"
             fix = "add a last class {name: default, match: {}}"
             yield policy.finding("no-default-class", ("spec", "classes"), problem, fix)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from trimtab_core import units
 from trimtab_core.api import findings
-from trimtab_core.api.checks.manifests import Manifests, classes_of
+from trimtab_core.api.checks.manifests import AnyEntry, Manifests, classes_of
 
 
 def duplicate_names(manifests: Manifests) -> Iterator[findings.Finding]:
@@ -80,6 +81,23 @@ def unreachable_quality(manifests: Manifests) -> Iterator[findings.Finding]:
                 problem = f"the best allowed tier, {name}, has quality {best.spec.model.quality}"
                 fix = f'write "{best.spec.model.quality}" or less, or allow a better tier'
                 yield policy.finding("quality-unreachable", (*path, "minQuality"), problem, fix)
+
+
+def wrong_templates(manifests: Manifests) -> Iterator[findings.Finding]:
+    """Patches of a pod template that are not shaped like one: they would change nothing."""
+    for tier in manifests.tiers:
+        yield from _wrong_template(tier, ("spec", "engine", "podTemplate"), tier.object.spec.engine.pod_template)
+    for policy in manifests.policies:
+        yield from _wrong_template(policy, ("spec", "router", "podTemplate"), policy.object.spec.router.pod_template)
+
+
+def _wrong_template(
+    entry: AnyEntry, path: findings.Path, patch: Mapping[str, Any] | None
+) -> Iterator[findings.Finding]:
+    for name in patch or {}:
+        if name not in ("metadata", "spec"):
+            problem, fix = "a pod template has metadata and spec only", "move it below podTemplate.spec"
+            yield entry.finding("wrong-template", (*path, name), problem, fix)
 
 
 def _did_you_mean(name: str, known: Iterable[str], what: str) -> str:
