@@ -83,6 +83,12 @@ def known(signal: Signal) -> float | None:
     return None if isinstance(signal, Missing) else signal.value
 
 
+def sound(signal: Signal) -> float | None:
+    """The number if it can be computed with; None if it is missing, or was made without ``read`` and is none."""
+    value = known(signal)
+    return value if value is not None and math.isfinite(value) and value >= 0 else None
+
+
 def fresh(signal: Signal) -> float | None:
     """The number only if it is fresh."""
     return signal.value if isinstance(signal, Fresh) else None

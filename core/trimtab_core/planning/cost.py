@@ -28,7 +28,7 @@ def ceiling_usd_per_hour(policy: PolicyState, now: float) -> float:
     if budget.usd_per_month is not None:
         month = units.decimal_number(budget.usd_per_month)
         hours, left = _month_hours(now)
-        spent = signals.known(policy.spent_usd_month_to_date)
+        spent = signals.sound(policy.spent_usd_month_to_date)
         remaining = month * left / hours if spent is None else max(0.0, month - spent)
         ceilings.append(remaining / max(LEAST_HOURS_LEFT, left))
     return min(ceilings)
@@ -56,15 +56,16 @@ def external_usd_per_hour(snapshot: Snapshot, weights: Mapping[PolicyKey, Weight
 
 def missed_per_second(traffic: ClassTraffic) -> float:
     """Arrivals that the cache doesn't answer, per second; zero where they aren't known."""
-    arrivals = signals.known(traffic.arrivals_per_second) or 0.0
-    return arrivals * (1.0 - min(1.0, signals.fresh(traffic.cache_hit_ratio) or 0.0))
+    arrivals = signals.sound(traffic.arrivals_per_second) or 0.0
+    fresh = isinstance(traffic.cache_hit_ratio, signals.Fresh)
+    return arrivals * (1.0 - min(1.0, (signals.sound(traffic.cache_hit_ratio) or 0.0) if fresh else 0.0))
 
 
 def measured_mix(traffic: ClassTraffic) -> capacity.Mix:
     """Mean lengths of the class's requests, with the default for what isn't known."""
     return capacity.Mix(
-        signals.known(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens,
-        signals.known(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens,
+        signals.sound(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens,
+        signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens,
     )
 
 

@@ -136,7 +136,8 @@ def reasons(snapshot: Snapshot, chosen: Chosen) -> tuple[Reason, ...]:
         ]
     for request_class in chosen.component.classes:
         found += _class_reasons(chosen, request_class)
-    found += [_broken_reason(chosen, kind, amount) for kind, amount in sorted(chosen.broken.items())]
+    for kind, amount in sorted(chosen.broken.items()):
+        found += [_broken_reason(policy.key, kind, amount) for policy in chosen.component.policies]
     return tuple(found)
 
 
@@ -248,17 +249,16 @@ def _why_moved(chosen: Chosen, request_class: problem.ClassChoice, after: Mappin
     return code, f"expected quality {lost:.3f} → {gained:.3f} {numbers}"
 
 
-def _broken_reason(chosen: Chosen, kind: str, amount: float) -> Reason:
+def _broken_reason(policy: PolicyKey, kind: str, amount: float) -> Reason:
     """A promise that no plan can keep."""
-    policies = ", ".join(policy.key for policy in chosen.component.policies)
     if kind == "budget":
         message = f"the cheapest plan exceeds the budget by {units.format_usd(amount)}/h"
-        return Reason(Code.BUDGET, message, policy=policies)
+        return Reason(Code.BUDGET, message, policy=policy)
     if kind == "quality":
         message = f"quality falls short of what is asked by {amount:.3f}; no allowed split reaches it"
-        return Reason(Code.INFEASIBLE, message, policy=policies)
+        return Reason(Code.INFEASIBLE, message, policy=policy)
     message = f"demand exceeds what may run by the work of {amount:.2f} reference replicas"
-    return Reason(Code.INFEASIBLE, message, policy=policies)
+    return Reason(Code.INFEASIBLE, message, policy=policy)
 
 
 def _quality(request_class: problem.ClassChoice, shares: Mapping[TierKey, float]) -> float:

@@ -362,10 +362,12 @@ def _reason(name: str, key: VariantKey, code: Code, message: str) -> Reason:
 
 
 def _remember(plan: Plan, snapshot: Snapshot) -> Plan:
-    """Note the time of every change of a count."""
+    """Note the time of every change of a count, and what the plan costs now that guards have changed it."""
     memory = {}
     for key, variant in _variants(snapshot):
         found = plan.memory.get(key, variant.memory)
         changed = plan.replicas[key] != variant.desired
         memory[key] = dataclasses.replace(found, last_scaled_at=snapshot.now) if changed else found
-    return dataclasses.replace(plan, memory=memory)
+    usd = economics.plan_usd_per_hour(snapshot, plan.replicas) + cost.external_usd_per_hour(snapshot, plan.weights)
+    prediction = dataclasses.replace(plan.prediction, usd_per_hour=usd)
+    return dataclasses.replace(plan, memory=memory, prediction=prediction)

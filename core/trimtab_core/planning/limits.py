@@ -7,7 +7,8 @@ that serve, and every ceiling is at least as many, so all intervals of a variant
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -45,8 +46,9 @@ class Hold:
 
 
 def startup_seconds(variant: VariantState) -> float:
-    """From creation to the first answer."""
-    return variant.profile.startup_seconds if variant.profile is not None else UNKNOWN_STARTUP_SECONDS
+    """From creation to the first answer; a guess where no profile says."""
+    known = variant.profile.startup_seconds if variant.profile is not None else math.nan
+    return known if math.isfinite(known) and known >= 0 else UNKNOWN_STARTUP_SECONDS
 
 
 def overdue(variant: VariantState, now: float) -> int:
@@ -60,8 +62,12 @@ def overdue(variant: VariantState, now: float) -> int:
 
 
 def failed(variant: VariantState, now: float) -> int:
-    """Replicas that were asked for and won't serve; never more than were asked for."""
-    return min(variant.desired, variant.count(ReplicaPhase.FAILED) + overdue(variant, now))
+    """Replicas that were asked for and won't serve.
+
+    Never more than are missing: pods of a past failure that still lie around, already replaced, don't count.
+    """
+    missing = variant.desired - live(variant, now)
+    return max(0, min(missing, variant.count(ReplicaPhase.FAILED) + overdue(variant, now)))
 
 
 def live(variant: VariantState, now: float) -> int:
@@ -129,6 +135,26 @@ def allowed_tiers(snapshot: Snapshot, policy: PolicyState, request_class: v1alph
     return tuple(key for key in policy.tiers if key in snapshot.tiers and (not named or key in named))
 
 
+def held(snapshot: Snapshot, policy: PolicyState) -> Hold | None:
+    """Why a policy's weights aren't Trimtab's to change: none of the tiers with replicas is managed by it."""
+    modes = {
+        tier.spec.scaling.management
+        for key in policy.tiers
+        for tier in (snapshot.tiers.get(key),)
+        if tier is not None and tier.variants
+    }
+    if not modes or v1alpha1.Management.AUTO in modes:
+        return None
+    return Hold(Code.MANAGEMENT, f"management of all tiers is {', '.join(sorted(mode.value for mode in modes))}")
+
+
+def sound_shares(shares: Mapping[TierKey, float], tiers: Iterable[TierKey]) -> dict[TierKey, float]:
+    """The finite positive shares of these tiers, scaled down where they exceed 1 together."""
+    kept = {key: shares[key] for key in tiers if key in shares and math.isfinite(shares[key]) and shares[key] > 0}
+    total = sum(kept.values())
+    return {key: share / total for key, share in kept.items()} if total > 1 else kept
+
+
 def evidence_of(traffic: ClassTraffic | None) -> tuple[Evidence, str]:
     """How far a class's demand may be trusted, and why no further."""
     if traffic is None:
@@ -136,6 +162,8 @@ def evidence_of(traffic: ClassTraffic | None) -> tuple[Evidence, str]:
     arrivals = traffic.arrivals_per_second
     if isinstance(arrivals, signals.Missing):
         return Evidence.MISSING, arrivals.reason
+    if signals.sound(arrivals) is None:
+        return Evidence.MISSING, f"unusable value {arrivals.value}"
     if isinstance(arrivals, signals.Stale):
         return Evidence.STALE, f"the last value is {arrivals.age_seconds:.0f} s old"
     return Evidence.FRESH, ""

@@ -18,10 +18,19 @@ from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import routing_policy
 from trimtab_core.planning import cost, limits
 from trimtab_core.planning.plan import Code, VariantKey
-from trimtab_core.snapshot import PolicyKey, PolicyState, ReplicaPhase, Snapshot, TierKey, TierState, VariantState
+from trimtab_core.snapshot import (
+    CapacityProfile,
+    PolicyKey,
+    PolicyState,
+    ReplicaPhase,
+    Snapshot,
+    TierKey,
+    TierState,
+    VariantState,
+)
 
 IDLE_REQUESTS_PER_SECOND = 1e-3
-"""Demand assumed of a class without any: enough to decide where its next request should go."""
+"""Demand assumed of a class without any where only shares are decided; it needs no replica."""
 LONGEST_HORIZON_SECONDS = 900.0
 """No forecast looks further ahead than this: beyond it the last value is the better guess."""
 
@@ -123,7 +132,7 @@ class ClassChoice:
         external_usd: USD of one request, by tier; 0 for own replicas.
         segment_quality: by tier, expected quality on each segment, easiest first.
         before: weights in force.
-        pinned: weights must stay as they are (signals aren't fresh).
+        pinned: weights must stay as they are: signals aren't fresh, or no tier is managed.
     """
 
     policy: PolicyKey
@@ -229,7 +238,7 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     evidence, why = limits.evidence_of(traffic)
     if traffic is None:
         return Load(0.0, 0.0, capacity.DEFAULT_MIX, evidence, why, demand.Forecast(0.0, 0.0, "none"))
-    arrivals = signals.known(traffic.arrivals_per_second)
+    arrivals = signals.sound(traffic.arrivals_per_second)
     history = traffic.history
     if arrivals is not None:
         history = (*(sample for sample in history if sample[0] < snapshot.now), (snapshot.now, arrivals))
@@ -237,14 +246,17 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
         history, horizon_seconds(snapshot, policy, request_class), snapshot.now, quantile=settings.quantile
     )
     # A hit ratio that isn't fresh is not relied on: a cache that has just gone would hit every tier at once.
-    misses = 1.0 - min(1.0, signals.fresh(traffic.cache_hit_ratio) or 0.0)
+    hits = signals.sound(traffic.cache_hit_ratio) if isinstance(traffic.cache_hit_ratio, signals.Fresh) else None
+    misses = 1.0 - min(1.0, hits or 0.0)
     now = (forecast.mean if arrivals is None else arrivals) * misses
+    # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep.
+    planned = max(now, forecast.upper * misses) if now else 0.0
     mix = capacity.Mix(
-        _rounded(signals.known(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens),
-        _rounded(signals.known(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
-        burstiness=_rounded(min(16.0, max(1.0, signals.known(traffic.burstiness) or 1.0))),
+        _rounded(signals.sound(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens),
+        _rounded(signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
+        burstiness=_rounded(min(16.0, max(1.0, signals.sound(traffic.burstiness) or 1.0))),
     )
-    return Load(now, max(now, forecast.upper * misses), mix, evidence, why, forecast)
+    return Load(now, planned, mix, evidence, why, forecast)
 
 
 def horizon_seconds(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> float:
@@ -314,14 +326,15 @@ class _Builder:
         slo = capacity.limits(tier.spec.slo)
         found = {}
         for variant in tier.variants:
-            if variant.profile is None:
+            profile = sound_profile(variant)
+            if profile is None:
                 hold = limits.Hold(Code.PROFILE_UNKNOWN, "no profile: its capacity is unknown, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
                 continue
             if variant.price is None:
                 hold = limits.Hold(Code.PRICE_UNKNOWN, "no price could be resolved, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
-            found[variant.name] = capacity.admissible_load(variant.profile, mix, slo)
+            found[variant.name] = capacity.admissible_load(profile, mix, slo)
         if any(load.feasible for load in found.values()):
             for name in [name for name, load in found.items() if not load.feasible]:
                 self.notes.append(Note(limits.Hold(Code.INFEASIBLE, found.pop(name).reason), tier.key, name))
@@ -400,9 +413,9 @@ class _Builder:
             {key: work[key][0] for key in tiers},
             {key: self.external_usd(key, load.mix) for key in tiers},
             {key: tuple(quality.expected(usable[key].quality, *cut, m) for cut in cuts) for key in tiers},
-            policy.weights.get(request_class.name, {}),
+            limits.sound_shares(policy.weights.get(request_class.name, {}), self.snapshot.tiers),
             units.ratio(request_class.min_quality) if request_class.min_quality is not None else 0.0,
-            pinned=load.evidence is not limits.Evidence.FRESH,
+            pinned=load.evidence is not limits.Evidence.FRESH or limits.held(self.snapshot, policy) is not None,
         )
 
     def work(
@@ -416,7 +429,7 @@ class _Builder:
         loads = [
             (choice.speed, capacity.admissible_load(profile, mix, slo))
             for choice, variant in zip(tier.variants, state.variants, strict=True)
-            for profile in (variant.profile,)
+            for profile in (sound_profile(variant),)
             if choice.speed and profile is not None
         ]
         kept = [found for found in loads if found[1].feasible]
@@ -429,6 +442,17 @@ class _Builder:
             return 0.0
         usd = economics.external_usd_per_hour(rates, requests_per_second=1.0, mix=mix) / units.SECONDS_PER_HOUR
         return usd if math.isfinite(usd) else economics.UNPRICED_USD_PER_HOUR
+
+
+def sound_profile(variant: VariantState) -> CapacityProfile | None:
+    """The variant's profile if it can be computed with; None where a value is missing, NaN or not above zero."""
+    profile = variant.profile
+    if profile is None:
+        return None
+    positive = (profile.itl_base_seconds, profile.prefill_tokens_per_second, profile.kv_tokens, profile.max_sequences)
+    sound = all(math.isfinite(value) and value > 0 for value in positive)
+    slope = profile.itl_per_sequence_seconds
+    return profile if sound and math.isfinite(slope) and slope >= 0 else None
 
 
 def tier_mix(key: TierKey, policies: Iterable[PolicyState], loads: Mapping[LoadKey, Load]) -> capacity.Mix:

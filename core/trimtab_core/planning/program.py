@@ -41,6 +41,8 @@ REMOVAL_COST = 0.01
 """Removing a replica must save at least this share of its price: ties leave the fleet as it is."""
 QUALITY_REWARD = 0.002
 """Value of quality beyond what is asked, as a share of a request's cost: decides between equally cheap plans."""
+EXACT = 1e-6
+"""A gap below this is none."""
 BROKEN = 1e-5
 """A slack above this is a broken promise; below, rounding noise of the solver."""
 
@@ -167,9 +169,13 @@ class _Program:
         self.slacks.append((column, kind, penalty))
         return column
 
+    def demand(self, request_class: problem.ClassChoice) -> float:
+        """Requests per second that must be carried."""
+        return request_class.load.now if self.goal.ready_only else request_class.load.planned
+
     def rate(self, request_class: problem.ClassChoice) -> float:
-        found = request_class.load.now if self.goal.ready_only else request_class.load.planned
-        return max(found, problem.IDLE_REQUESTS_PER_SECOND)
+        """Requests per second that shares are decided for: idle classes have a little, so that theirs are too."""
+        return max(self.demand(request_class), problem.IDLE_REQUESTS_PER_SECOND)
 
     def write_tier(self, tier: problem.TierChoice) -> None:
         for variant in tier.variants:
@@ -226,11 +232,10 @@ class _Program:
         total = sum(before.get(key, 0.0) for key in tiers)
         if len(tiers) < 2 or not total:  # noqa: PLR2004 (a single tier has nothing to move)
             return
-        pinned = request_class.pinned and not self.goal.ready_only
         for key in tiers:
             terms = [(columns[key], 1.0 / len(segments)) for columns in segments]
             share = before.get(key, 0.0) / total
-            if pinned:
+            if request_class.pinned:
                 self.rows.add(terms, share, share)
             else:
                 moved = self.columns.add(cost, 0.0, 1.0)
@@ -250,7 +255,7 @@ class _Program:
     def shares_of(self, key: TierKey) -> list[tuple[int, problem.ClassChoice, float]]:
         """(column, class, requests per second at share 1) of every share that the tier may get."""
         return [
-            (columns[key], request_class, self.rate(request_class) / len(segments))
+            (columns[key], request_class, self.demand(request_class) / len(segments))
             for request_class, segments in zip(self.component.classes, self.shares, strict=True)
             for columns in segments
             if key in columns
@@ -293,7 +298,7 @@ class _Program:
         ]
         for request_class, segments in zip(self.component.classes, self.shares, strict=True):
             if request_class.policy == policy.key:
-                rate = self.rate(request_class) * units.SECONDS_PER_HOUR / max(1, len(segments))
+                rate = self.demand(request_class) * units.SECONDS_PER_HOUR / max(1, len(segments))
                 terms += [
                     (column, rate * request_class.external_usd[key])
                     for columns in segments
@@ -332,6 +337,8 @@ class _Program:
         values = _values(solver)
         if values is None and self.slacks:
             values = self.give_way(solver)
+        if values is not None and self.columns.integer and solver.getInfo().mip_gap > EXACT:
+            values = self.polish(solver, values)
         return None if values is None else self.solution(solver, values)
 
     def give_way(self, solver: highspy.Highs) -> np.ndarray | None:
@@ -353,6 +360,15 @@ class _Program:
         solver.run()
         cheapest = _values(solver)
         return least if cheapest is None else cheapest
+
+    def polish(self, solver: highspy.Highs, values: np.ndarray) -> np.ndarray:
+        """The best shares for these replicas: inside the gap, shares may have moved for nothing."""
+        for column in self.columns.integer:
+            count = float(round(values[column]))
+            solver.changeColBounds(column, count, count)
+        solver.run()
+        best = _values(solver)
+        return values if best is None else best
 
     def solver(self) -> highspy.Highs:
         """HiGHS with the program in it, started at the present replicas."""

@@ -15,7 +15,7 @@ from trimtab_core import units
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning import limits
 from trimtab_core.planning.plan import Code
-from trimtab_core.snapshot import PolicyState, Snapshot, TierKey
+from trimtab_core.snapshot import PolicyState, Snapshot, TierKey, TierState
 
 NOISE = 1e-6
 """Shares closer than this are equal."""
@@ -33,7 +33,7 @@ class Rules:
         freed: share in force that has to find another tier.
         probe: least share of a usable own tier in use.
         probed: tiers that the least share is for.
-        why: why nothing may move; empty when it may.
+        hold: why nothing may move; None when it may.
     """
 
     allowed: tuple[TierKey, ...]
@@ -43,7 +43,7 @@ class Rules:
     freed: float
     probe: float
     probed: frozenset[TierKey]
-    why: str = ""
+    hold: limits.Hold | None = None
 
     def least(self, tier: TierKey) -> float:
         """Least share of a usable tier."""
@@ -64,19 +64,32 @@ def rules(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reque
     """The rules of one class in this snapshot."""
     allowed = limits.allowed_tiers(snapshot, policy, request_class)
     usable = tuple(key for key in allowed if limits.ready(snapshot.tiers[key])) or allowed
-    before = _sound(policy.weights.get(request_class.name, {}), allowed)
-    evidence, why = limits.evidence_of(policy.traffic.get(request_class.name))
-    fresh = evidence is limits.Evidence.FRESH
+    before = limits.sound_shares(policy.weights.get(request_class.name, {}), allowed)
+    hold = limits.held(snapshot, policy) or _blind(policy, request_class)
     return Rules(
         allowed,
         usable,
         before,
-        units.ratio(policy.spec.retune.max_weight_step) if fresh else 0.0,
+        0.0 if hold is not None else units.ratio(policy.spec.retune.max_weight_step),
         max(0.0, 1.0 - sum(before.get(key, 0.0) for key in usable)),
         units.ratio(policy.spec.retune.probe_share),
-        frozenset(key for key in usable if before.get(key, 0.0) > 0 and snapshot.tiers[key].token_rates is None),
-        "" if fresh else f"arrivals aren't known ({why})",
+        frozenset(key for key in usable if before.get(key, 0.0) > 0 and _probed(snapshot.tiers[key])),
+        hold,
     )
+
+
+def _blind(policy: PolicyState, request_class: v1alpha1.RequestClass) -> limits.Hold | None:
+    """Why the class's demand is no reason to move anything; None where it is."""
+    evidence, why = limits.evidence_of(policy.traffic.get(request_class.name))
+    if evidence is limits.Evidence.FRESH:
+        return None
+    code = Code.SIGNAL_MISSING if evidence is limits.Evidence.MISSING else Code.SIGNAL_STALE
+    return limits.Hold(code, f"arrivals can't be trusted: {why}")
+
+
+def _probed(tier: TierState) -> bool:
+    """Whether a share must stay for probing: not where it costs money per call, nor where it would keep one awake."""
+    return tier.token_rates is None and tier.spec.scaling.scale_to_zero is None
 
 
 def malformed(shares: Mapping[TierKey, float], rules: Rules) -> limits.Hold | None:
@@ -110,9 +123,9 @@ def too_far(shares: Mapping[TierKey, float], rules: Rules) -> limits.Hold | None
     for key in rules.usable:
         before, share = rules.before.get(key, 0.0), shares.get(key, 0.0)
         if share > rules.most(key) + NOISE or share < max(0.0, before - rules.step) - NOISE:
-            code = Code.SIGNAL_MISSING if rules.why else Code.WEIGHT_STEP
-            limit = rules.why or f"a share moves by at most {rules.step:.0%} at once"
-            return limits.Hold(code, f"{limit}: {key} wanted {before:.0%} → {share:.0%}".replace("%", " %"))
+            code = rules.hold.code if rules.hold is not None else Code.WEIGHT_STEP
+            limit = rules.hold.message if rules.hold is not None else f"at most {rules.step:.0%} moves at once"
+            return limits.Hold(code, f"{limit}; {key} wanted {before:.0%} → {share:.0%}".replace("%", " %"))
     return None
 
 
@@ -132,7 +145,7 @@ def nearest(shares: Mapping[TierKey, float], rules: Rules) -> dict[TierKey, floa
     """
     if not rules.usable:
         return {}
-    start = _sound(shares, rules.usable) or dict(rules.before)
+    start = limits.sound_shares(shares, rules.usable) or dict(rules.before)
     result = {key: min(max(start.get(key, 0.0), rules.least(key)), rules.most(key)) for key in rules.usable}
     short = 1.0 - sum(result.values())
     room = {key: rules.most(key) - share if short > 0 else share - rules.least(key) for key, share in result.items()}
@@ -150,10 +163,3 @@ def _exact(shares: Mapping[TierKey, float]) -> dict[TierKey, float]:
     largest = max(sorted(kept), key=lambda key: kept[key])
     kept[largest] += 1.0 - sum(kept.values())
     return kept
-
-
-def _sound(shares: Mapping[TierKey, float], tiers: tuple[TierKey, ...]) -> dict[TierKey, float]:
-    """The finite positive shares of these tiers, scaled down where they exceed 1 together."""
-    kept = {key: shares[key] for key in tiers if key in shares and math.isfinite(shares[key]) and shares[key] > 0}
-    total = sum(kept.values())
-    return {key: share / total for key, share in kept.items()} if total > 1 else kept
