@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cel
-from trimtab_core.api import crds
-
-Path = tuple[str | int, ...]
-"""From the root of an object to a field: keys and list indices."""
+from trimtab_core.api import crds, findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,7 @@ class Violation:
         message: the rule's own message, with what to change.
     """
 
-    path: Path
+    path: findings.Path
     message: str
 
 
@@ -47,7 +44,7 @@ def _program(expression: str) -> Any:  # noqa: ANN401 (the library has no types)
     return cel.compile(expression)
 
 
-def _walk(value: Any, node: crds.Schema, path: Path) -> Iterator[Violation]:  # noqa: ANN401 (any JSON value)
+def _walk(value: Any, node: crds.Schema, path: findings.Path) -> Iterator[Violation]:  # noqa: ANN401 (any JSON value)
     for rule in node.get(crds.VALIDATIONS, ()):
         if not _holds(rule["rule"], value):
             field = rule.get("fieldPath", "").removeprefix(".")
@@ -70,7 +67,7 @@ def _holds(expression: str, value: Any) -> bool:  # noqa: ANN401 (any JSON value
         return False
 
 
-def _duplicates(items: list[Any], node: crds.Schema, path: Path) -> Iterator[Violation]:
+def _duplicates(items: list[Any], node: crds.Schema, path: findings.Path) -> Iterator[Violation]:
     """Entries of a set or of a keyed list that came before."""
     if node.get(crds.LIST_TYPE) not in ("set", "map"):
         return
