@@ -162,6 +162,20 @@ class Fleet:
     usd_per_hour: float
 
 
+def document(runs: Sequence[Run], **told: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON value, passed on)
+    """The JSON file that ``simulate`` and ``demo`` write: all runs, and the decisions of the first one.
+
+    Args:
+        runs: Trimtab's first.
+        told: further top-level fields, such as the trace and the seed.
+    """
+    return {
+        **told,
+        "runs": [{name: value for name, value in run.to_dict().items() if name != "decisions"} for run in runs],
+        "decisions": runs[0].to_dict()["decisions"] if runs else [],
+    }
+
+
 class Recorder:
     """Collects outcomes and the course of the fleet, and makes the ``Run``.
 

@@ -29,6 +29,43 @@ Counts = dict[VariantKey, int]
 Simulate = Callable[[world.Scenario, control.Controller], Run]
 
 
+NAMES = {
+    baselines.StaticPeak.name: "every request to the best tier, on the fewest replicas that keep the SLO at the peak",
+    baselines.HpaOnQueue.name: "every request to the best tier, scaled by an HPA on waiting requests, best setting",
+}
+"""Every baseline and what it is, in the order of reports."""
+
+
+def run_baselines(
+    scenario: world.Scenario, names: Sequence[str] = tuple(NAMES), told: Callable[[str], None] | None = None
+) -> tuple[Run, ...]:
+    """The best run of each named baseline, in the order of ``NAMES``.
+
+    Args:
+        scenario: the same that Trimtab ran on.
+        names: keys of ``NAMES``; KeyError for another.
+        told: called with a description before every simulated run.
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise KeyError(unknown[0])
+
+    def simulate(tried: world.Scenario, controller: control.Controller) -> Run:
+        if told is not None:
+            told(f"{controller.name}: {controller.settings}")
+        return world.simulate(tried, controller)
+
+    if not names:
+        return ()
+    peak, runs = peak_counts(scenario, simulate)
+    found = []
+    if baselines.StaticPeak.name in names:
+        found.append(_static_peak(peak, runs))
+    if baselines.HpaOnQueue.name in names:
+        found.append(hpa_on_queue(scenario, peak, simulate=simulate))
+    return tuple(found)
+
+
 def wanted_attainment(scenario: world.Scenario) -> float:
     """The share of requests that must meet the SLO: the policy's, else the strictest of its tiers."""
     policy = next(one for one in scenario.policies if observation.key(one.metadata) == scenario.policy_key)
@@ -38,9 +75,8 @@ def wanted_attainment(scenario: world.Scenario) -> float:
     return max(units.ratio(tier.spec.slo.attainment) for tier in scenario.tiers if tier.metadata.name in refs)
 
 
-def static_peak(scenario: world.Scenario, simulate: Simulate = world.simulate) -> Run:
-    """The fewest replicas that keep the SLO on this trace, always on."""
-    counts, runs = peak_counts(scenario, simulate)
+def _static_peak(counts: Counts, runs: Sequence[tuple[Counts, Run]]) -> Run:
+    """The run of these counts, with what else was tried."""
     run = next(run for tried, run in runs if tried == counts)
     return dataclasses.replace(run, notes=(*run.notes, f"smallest of {len(runs)} counts tried"))
 
