@@ -8,6 +8,8 @@ import sys
 import click
 from trimtab_sim.engine_sim import faults, lifecycle, settings
 
+from trimtab_cli import failure
+
 
 def _help() -> str:
     """Return the flags as a list; they are parsed by the simulator, since users' vLLM arguments may hold any flag."""
@@ -55,4 +57,4 @@ def command(arguments: tuple[str, ...]) -> None:
     try:
         lifecycle.serve(config)
     except lifecycle.StartError as error:
-        raise click.ClickException(str(error)) from error
+        raise failure.Usage(str(error)) from error

@@ -124,8 +124,8 @@ class BlockPool:
         """
         Make the next full blocks of `holding` findable; return how many were new.
 
-        A key that another sequence published first stays that one's; this sequence keeps its own copy unnamed, as the real
-        engine computes equal blocks twice when they are computed at the same time.
+        A key that another sequence published first stays that one's; this sequence keeps its own copy unnamed, as the
+        real engine computes equal blocks twice when they are computed at the same time.
         """
         new = 0
         for key in keys if self._prefix_caching else ():

@@ -111,7 +111,7 @@ class Engine:
         self._tickets: set[Ticket] = set()
         self._step: scheduler.Step | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
+        self._deadline: float | None = None  # when the step under way, or the last one, ends; None while idle
         self._closed = False
         self._dead = False
         self._halted = False
@@ -285,12 +285,14 @@ class Engine:
                 return
             self._quiet.clear()
             self._step = self.scheduler.plan(now)
-            if self._deadline < now - _FAR_BEHIND_SECONDS or not self._step.work:
-                self._deadline = now
-            self._deadline += self._law.step_seconds(
+            begin = self._deadline
+            if begin is None or begin < now - _FAR_BEHIND_SECONDS or not self._step.work:
+                begin = now
+            self._deadline = begin + self._law.step_seconds(
                 running=self._step.running, prefill_tokens=self._step.prefill_tokens
             )
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._deadline - now), self._end_step)
+        delay = max(0.0, (self._deadline or now) - now)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._end_step)
 
     def _end_step(self) -> None:
         self._timer = None
@@ -308,7 +310,7 @@ class Engine:
         for sequence in advanced:
             self._report(sequence, now)
         if not self.scheduler.busy:
-            self._deadline = 0.0
+            self._deadline = None
             self._quiet.set()
         self._start_step()
 
@@ -316,7 +318,7 @@ class Engine:
         ticket = sequence.owner
         if sequence.finish_reason is not None and isinstance(ticket, Ticket):
             self.metrics.sequence_finished(sequence, now, max_tokens=ticket.max_tokens)
-            if ticket.done:
+            if ticket.done and ticket in self._tickets:
                 self._finish(ticket)
                 return
         ticket.wake()

@@ -99,7 +99,7 @@ class Life:
         self._server = _Server(options)
         self._refusing = False
         self._port: int = bound.getsockname()[1]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._reopening: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Begin the end, as SIGTERM does; may be called again."""
@@ -113,7 +113,8 @@ class Life:
         serving = self._loop.create_task(self._server.serve(sockets=[self._bound]))
         while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn only sets a flag
             await asyncio.sleep(_MOMENT / 10)
-        self._faults_changed()
+        if not serving.done():
+            self._faults_changed()
         stopping = self._loop.create_task(self._told_to_stop.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
@@ -157,7 +158,7 @@ class Life:
             self._server.servers.clear()
         elif self._refusing and not refuse:
             self._refusing = False
-            self._tasks.append(self._loop.create_task(self._listen_again()))
+            self._reopening = self._loop.create_task(self._listen_again())
         lasting = [fault.seconds for fault in refuse if fault.seconds is not None]
         if lasting:
             self._loop.call_later(min(lasting), self._faults_changed)
@@ -179,6 +180,8 @@ async def _main(config: settings.Settings, bound: socket.socket) -> None:
     life = Life(config, bound)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, life.stop)
+    host, port = bound.getsockname()[:2]
+    print(f"engine-sim: {config.names[0]} on http://{host}:{port}", file=sys.stderr, flush=True)  # noqa: T201 - its one line
     await life.run()
 
 
@@ -192,8 +195,5 @@ def serve(config: settings.Settings) -> None:
     """
     import uvloop
 
-    bound = bind(config)
-    host, port = bound.getsockname()[:2]
-    print(f"engine-sim: {config.names[0]} on http://{host}:{port}", file=sys.stderr, flush=True)  # noqa: T201 - a server's one line
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(config, bound))
+        runner.run(_main(config, bind(config)))

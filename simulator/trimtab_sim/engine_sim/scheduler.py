@@ -247,5 +247,5 @@ class Scheduler:
             parent = sequence.keys[-1] if sequence.keys else None
             sequence.keys += blocks.block_keys(ids, block_size=size, salt=sequence.salt, parent=parent)
         new = self.pool.publish(sequence.holding, sequence.keys[have:full])
-        if have * size < len(sequence.prompt):
+        if sequence.generated == 0:  # the prompt's own blocks, not the one that it shares with the answer
             sequence.created += new * size
