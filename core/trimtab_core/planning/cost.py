@@ -1,14 +1,28 @@
-"""What a plan costs in the terms of a snapshot: ceilings from budgets, external spending, the baseline."""
+"""What the fleet is asked for and what that costs, in the terms of a snapshot: demand, ceilings, external spending."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from trimtab_core import capacity, economics, signals, units
-from trimtab_core.snapshot import ClassTraffic, PolicyKey, PolicyState, Snapshot, Weights
+from trimtab_core.snapshot import (
+    CapacityProfile,
+    ClassTraffic,
+    PolicyKey,
+    PolicyState,
+    Snapshot,
+    TierKey,
+    VariantState,
+    Weights,
+)
 
+LEAST_WEIGHT = 1e-3
+"""A class or tier without traffic still counts this little, so that a mix is known before the first request."""
+MOST_BURSTINESS = 16.0
+"""A larger squared coefficient of variation is an artefact of a short window."""
 LEAST_HOURS_LEFT = 1.0
 """A month's rest is never spread over less than an hour."""
 
@@ -54,19 +68,86 @@ def external_usd_per_hour(snapshot: Snapshot, weights: Mapping[PolicyKey, Weight
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one tier is asked for at the weights in force.
+
+    Attributes:
+        requests_per_second: known arrivals that the cache doesn't answer.
+        mix: the average request.
+    """
+
+    requests_per_second: float
+    mix: capacity.Mix
+
+
+def tier_demands(snapshot: Snapshot) -> Mapping[TierKey, Demand]:
+    """The demand on every tier; classes without weights count evenly, so that an unused tier has a likely mix."""
+    sums: dict[TierKey, list[float]] = {key: [0.0] * 5 for key in snapshot.tiers}
+    for policy in snapshot.policies.values():
+        for request_class in policy.spec.classes:
+            traffic = policy.traffic.get(request_class.name)
+            if traffic is None:
+                continue
+            rate, mix = missed_per_second(traffic), measured_mix(traffic)
+            weights = policy.weights.get(request_class.name) or {}
+            for key in policy.tiers:
+                if key in sums:
+                    share = weights.get(key, 0.0) if weights else 1.0 / len(policy.tiers)
+                    share = share if math.isfinite(share) and share > 0 else 0.0
+                    weight = max(rate, LEAST_WEIGHT) * max(share, LEAST_WEIGHT)
+                    parts = (mix.input_tokens, mix.output_tokens, mix.burstiness)
+                    added = (rate * share, weight, *(weight * part for part in parts))
+                    sums[key] = [total + more for total, more in zip(sums[key], added, strict=True)]
+    return {key: _demand(found) for key, found in sums.items()}
+
+
+def _demand(sums: list[float]) -> Demand:
+    """From sums of requests per second, weights, and weighted input tokens, output tokens and burstiness."""
+    requests_per_second, weight, *parts = sums
+    if not weight:
+        return Demand(0.0, capacity.DEFAULT_MIX)
+    inputs, outputs, burstiness = (rounded(part / weight) for part in parts)
+    return Demand(requests_per_second, capacity.Mix(inputs, outputs, burstiness=burstiness))
+
+
 def missed_per_second(traffic: ClassTraffic) -> float:
     """Arrivals that the cache doesn't answer, per second; zero where they aren't known."""
-    arrivals = signals.sound(traffic.arrivals_per_second) or 0.0
-    fresh = isinstance(traffic.cache_hit_ratio, signals.Fresh)
-    return arrivals * (1.0 - min(1.0, (signals.sound(traffic.cache_hit_ratio) or 0.0) if fresh else 0.0))
+    return (signals.sound(traffic.arrivals_per_second) or 0.0) * miss_ratio(traffic)
+
+
+def miss_ratio(traffic: ClassTraffic) -> float:
+    """Share of arrivals that the cache doesn't answer.
+
+    A hit ratio that isn't fresh is not relied on: a cache that has just gone would send everything on at once.
+    """
+    hits = signals.sound(traffic.cache_hit_ratio) if isinstance(traffic.cache_hit_ratio, signals.Fresh) else None
+    return 1.0 - min(1.0, hits or 0.0)
 
 
 def measured_mix(traffic: ClassTraffic) -> capacity.Mix:
-    """Mean lengths of the class's requests, with the default for what isn't known."""
+    """Mean lengths and burstiness of the class's requests, with the default for what isn't known."""
     return capacity.Mix(
-        signals.sound(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens,
-        signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens,
+        rounded(signals.sound(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens),
+        rounded(signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
+        burstiness=rounded(min(MOST_BURSTINESS, max(1.0, signals.sound(traffic.burstiness) or 1.0))),
     )
+
+
+def sound_profile(variant: VariantState) -> CapacityProfile | None:
+    """The variant's profile if it can be computed with; None where a value is missing, NaN or not above zero."""
+    profile = variant.profile
+    if profile is None:
+        return None
+    positive = (profile.itl_base_seconds, profile.prefill_tokens_per_second, profile.kv_tokens, profile.max_sequences)
+    sound = all(math.isfinite(value) and value > 0 for value in positive)
+    slope = profile.itl_per_sequence_seconds
+    return profile if sound and math.isfinite(slope) and slope >= 0 else None
+
+
+def rounded(value: float) -> float:
+    """Three significant digits, at least 1: noise in the fourth would only make every question a new one."""
+    return float(f"{max(1.0, value):.3g}") if math.isfinite(value) else 1.0
 
 
 def _month_hours(now: float) -> tuple[float, float]:

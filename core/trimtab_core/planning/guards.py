@@ -107,7 +107,7 @@ def wait_scale_down(plan: Plan, snapshot: Snapshot) -> Plan:
     def rule(tier: TierState, variant: VariantState, wanted: int) -> _Ruled:
         scaling, since = tier.spec.scaling, variant.memory.fewer_since
         window = units.duration_seconds(scaling.scale_down_window)
-        if scaling.scale_to_zero is not None and not _staying(plan, tier, snapshot.now):
+        if scaling.scale_to_zero is not None and not any(_kept(plan, tier, snapshot).values()):
             window = max(window, units.duration_seconds(scaling.scale_to_zero.after))
         waited = 0.0 if since is None else snapshot.now - since
         if since is not None and waited >= window:
@@ -119,13 +119,37 @@ def wait_scale_down(plan: Plan, snapshot: Snapshot) -> Plan:
     return _apply(plan, snapshot, "wait_scale_down", rule)
 
 
+def keep_carrying(plan: Plan, snapshot: Snapshot) -> Plan:
+    """No replica goes while those that would stay can't carry today's demand at the weights in force.
+
+    The optimiser plans replicas for the weights that it wants; those are reached step by step, and until then the
+    tier that loses share still needs what it has.
+    """
+    demands = cost.tier_demands(snapshot)
+    short = {
+        key: limits.shortfall(tier, demands[key], _kept(plan, tier, snapshot)) for key, tier in snapshot.tiers.items()
+    }
+
+    def rule(tier: TierState, variant: VariantState, wanted: int) -> _Ruled:
+        if not short[tier.key]:
+            return wanted, Code.STEADY, ""
+        low = limits.clip(limits.serving(variant, snapshot.now), variant)
+        return max(wanted, low), Code.CAPACITY_NEEDED, f"{short[tier.key]}: {low} replicas stay instead of {wanted}"
+
+    return _apply(plan, snapshot, "keep_carrying", rule)
+
+
 def keep_awake(plan: Plan, snapshot: Snapshot) -> Plan:
     """A tier that a policy uses and that may not sleep keeps one of the replicas that serve."""
     used = {key for policy in snapshot.policies.values() for key in policy.tiers}
     replicas = dict(plan.replicas)
     reasons = []
     for tier in snapshot.tiers.values():
-        if tier.key not in used or tier.spec.scaling.scale_to_zero is not None or _staying(plan, tier, snapshot.now):
+        if (
+            tier.key not in used
+            or tier.spec.scaling.scale_to_zero is not None
+            or any(_kept(plan, tier, snapshot).values())
+        ):
             continue
         able = [v for v in tier.variants if limits.clip(min(1, limits.serving(v, snapshot.now)), v) > 0]
         for variant in sorted(able, key=lambda v: (economics.worst_usd_per_hour(snapshot, tier.key, v), v.name))[:1]:
@@ -256,6 +280,7 @@ GUARDS: tuple[Guard, ...] = (
     hold_without_evidence,
     wait_scale_down,
     keep_awake,
+    keep_carrying,
     make_before_break,
     cap_step,
     keep_bounds,
@@ -343,12 +368,14 @@ def _wanted(plan: Plan, key: VariantKey, variant: VariantState) -> int:
     return wanted if sound and wanted is not None else max(0, variant.desired)
 
 
-def _staying(plan: Plan, tier: TierState, now: float) -> int:
-    """Replicas of the tier that serve and that the plan keeps."""
-    return sum(
-        min(_wanted(plan, VariantKey(tier.key, variant.name), variant), limits.serving(variant, now))
+def _kept(plan: Plan, tier: TierState, snapshot: Snapshot) -> dict[str, int]:
+    """By variant, replicas that serve and that the plan keeps."""
+    return {
+        variant.name: min(
+            _wanted(plan, VariantKey(tier.key, variant.name), variant), limits.serving(variant, snapshot.now)
+        )
         for variant in tier.variants
-    )
+    }
 
 
 def _variants(snapshot: Snapshot) -> list[tuple[VariantKey, VariantState]]:

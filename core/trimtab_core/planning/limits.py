@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from trimtab_core import signals, units
+from trimtab_core import capacity, signals, units
 from trimtab_core.api import v1alpha1
+from trimtab_core.planning import cost
 from trimtab_core.planning.plan import Code
 from trimtab_core.snapshot import ClassTraffic, PolicyState, ReplicaPhase, Snapshot, TierKey, TierState, VariantState
 
@@ -25,6 +26,8 @@ BLOCK_SECONDS = 600.0
 """How long a variant whose replicas didn't come up is not tried again."""
 
 
+READY_UTILISATION = 0.95
+"""Share of the admissible load up to which replicas may be loaded while others start or go."""
 READY = ReplicaPhase.READY
 """For counting replicas that serve."""
 
@@ -123,6 +126,26 @@ def can_serve(tier: TierState) -> bool:
     return tier.token_rates is not None or any(
         variant.desired or max(variant.spec.replicas.max, variant.spec.replicas.min) for variant in tier.variants
     )
+
+
+def shortfall(tier: TierState, demand: cost.Demand, kept: Mapping[str, int]) -> str:
+    """What is missing when only these replicas serve the demand on the tier; empty if they carry it.
+
+    Args:
+        tier: with own variants; what is unknown of a variant's capacity carries nothing.
+        demand: on the tier at the weights in force.
+        kept: by variant, replicas that serve and stay.
+    """
+    slo = capacity.limits(tier.spec.slo)
+    carried = 0.0
+    for variant in tier.variants:
+        profile = cost.sound_profile(variant)
+        if profile is not None:
+            able = min(kept.get(variant.name, 0), variant.count(READY))
+            carried += able * capacity.admissible_load(profile, demand.mix, slo).requests_per_second
+    if demand.requests_per_second <= carried * READY_UTILISATION:
+        return ""
+    return f"{demand.requests_per_second:.3g} req/s arrive, what would stay carries {carried * READY_UTILISATION:.3g}"
 
 
 def allowed_tiers(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> tuple[TierKey, ...]:

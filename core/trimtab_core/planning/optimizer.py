@@ -50,24 +50,18 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
         previous: the last plan, before or after its guards; lets unchanged parts be kept and is the fallback.
         settings: how to plan.
     """
-    loads = {
-        (policy.key, request_class.name): problem.load(snapshot, policy, request_class, settings)
-        for policy in snapshot.policies.values()
-        for request_class in policy.spec.classes
-    }
-    evidence = limits.tier_evidence(snapshot)
+    view = problem.view(snapshot, settings)
     before = {basis.part: basis for basis in previous.basis} if previous is not None else {}
     solved, kept = [], 0
     for part in problem.parts(snapshot):
-        question = _question(snapshot, part, loads, evidence)
+        question = _question(view, part)
         basis = before.get(question.part)
         if basis is not None and _steady(basis, question, settings.tolerance):
             kept += 1
         else:
-            component = problem.build(snapshot, part, loads, evidence, settings=settings)
-            basis = _solve(_Asked(snapshot, component, settings, previous), question)
+            basis = _solve(_Asked(snapshot, problem.build(view, part), settings, previous), question)
         solved.append(basis)
-    return _assemble(snapshot, solved, evidence, kept=kept, tolerance=settings.tolerance)
+    return _assemble(snapshot, solved, view.evidence, kept=kept, tolerance=settings.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +84,16 @@ class _Asked:
     previous: Plan | None
 
 
-def _question(
-    snapshot: Snapshot,
-    part: problem.Part,
-    loads: Mapping[problem.LoadKey, problem.Load],
-    evidence: problem.Evidences,
-) -> _Question:
+def _question(view: problem.View, part: problem.Part) -> _Question:
     """Everything that the solution of a part depends on, cheap to compare."""
+    snapshot = view.snapshot
     specs: list[object] = []
     state: list[object] = []
     numbers: list[float] = []
     for key in part.tiers:
         tier = snapshot.tiers[key]
         specs.append(tier.spec)
-        state.append(evidence.get(key, (limits.Evidence.FRESH,))[0])
+        state.append(view.evidence.get(key, (limits.Evidence.FRESH,))[0])
         state += [_variant_state(tier, variant, snapshot.now) for variant in tier.variants]
         for variant in tier.variants:
             numbers.append(variant.price.usd_per_hour if variant.price is not None else -1.0)
@@ -114,7 +104,7 @@ def _question(
         specs.append(policy.spec)
         numbers.append(cost.ceiling_usd_per_hour(policy, snapshot.now))
         for request_class in policy.spec.classes:
-            load = loads[policy_key, request_class.name]
+            load = view.loads[policy_key, request_class.name]
             numbers += [load.now, load.planned, *dataclasses.astuple(load.mix)]
             weights = policy.weights.get(request_class.name, {})
             state += [load.evidence, tuple(sorted((key, round(share, 3)) for key, share in weights.items()))]

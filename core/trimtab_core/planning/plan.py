@@ -36,6 +36,7 @@ class Code(StrEnum):
     DEMAND_DOWN = "DemandDown"
     CHEAPER_VARIANT = "CheaperVariant"
     CHEAPER_TIER = "CheaperTier"
+    CAPACITY_NEEDED = "CapacityNeeded"
     QUALITY_NEEDED = "QualityNeeded"
     STEADY = "Steady"
     WOKEN = "Woken"

@@ -10,7 +10,7 @@ endpoints by capacity, whatever their class, so ``work_c`` is that of the varian
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import capacity, demand, economics, quality, signals, units
@@ -19,7 +19,6 @@ from trimtab_core.api.v1alpha1 import routing_policy
 from trimtab_core.planning import cost, limits
 from trimtab_core.planning.plan import Code, VariantKey
 from trimtab_core.snapshot import (
-    CapacityProfile,
     PolicyKey,
     PolicyState,
     ReplicaPhase,
@@ -53,7 +52,7 @@ class Settings:
     """
 
     utilisation: float = 0.85
-    ready_utilisation: float = 0.95
+    ready_utilisation: float = limits.READY_UTILISATION
     quantile: float = 0.9
     tolerance: float = 0.03
     amortisation_seconds: float = 600.0
@@ -245,18 +244,11 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     forecast = demand.forecast(
         history, horizon_seconds(snapshot, policy, request_class), snapshot.now, quantile=settings.quantile
     )
-    # A hit ratio that isn't fresh is not relied on: a cache that has just gone would hit every tier at once.
-    hits = signals.sound(traffic.cache_hit_ratio) if isinstance(traffic.cache_hit_ratio, signals.Fresh) else None
-    misses = 1.0 - min(1.0, hits or 0.0)
+    misses = cost.miss_ratio(traffic)
     now = (forecast.mean if arrivals is None else arrivals) * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep.
     planned = max(now, forecast.upper * misses) if now else 0.0
-    mix = capacity.Mix(
-        _rounded(signals.sound(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens),
-        _rounded(signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
-        burstiness=_rounded(min(16.0, max(1.0, signals.sound(traffic.burstiness) or 1.0))),
-    )
-    return Load(now, planned, mix, evidence, why, forecast)
+    return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
 
 
 def horizon_seconds(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> float:
@@ -275,27 +267,47 @@ Evidences = Mapping[TierKey, tuple[limits.Evidence, str]]
 """How far the signals behind each tier's demand may be trusted; tiers that aren't named have fresh ones."""
 
 
-def build(
-    snapshot: Snapshot, part: Part, loads: Mapping[LoadKey, Load], evidence: Evidences, *, settings: Settings
-) -> Component:
+@dataclass(frozen=True, slots=True)
+class View:
+    """The snapshot with what all components read of it, computed once."""
+
+    snapshot: Snapshot
+    settings: Settings
+    loads: Mapping[LoadKey, Load]
+    evidence: Evidences
+    demands: Mapping[TierKey, cost.Demand]
+
+
+def view(snapshot: Snapshot, settings: Settings) -> View:
+    """Judge and forecast the demand of every class."""
+    loads = {
+        (policy.key, request_class.name): load(snapshot, policy, request_class, settings)
+        for policy in snapshot.policies.values()
+        for request_class in policy.spec.classes
+    }
+    return View(snapshot, settings, loads, limits.tier_evidence(snapshot), cost.tier_demands(snapshot))
+
+
+def build(view: View, part: Part) -> Component:
     """Put the question for one component."""
-    return _Builder(snapshot, part, loads, evidence, settings=settings).component()
+    return _Builder(view, part).component()
 
 
 @dataclass(slots=True)
 class _Builder:
     """State while one component is built."""
 
-    snapshot: Snapshot
+    view: View
     part: Part
-    loads: Mapping[LoadKey, Load]
-    evidence: Evidences
-    settings: Settings
     notes: list[Note] = field(default_factory=list)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.view.snapshot
 
     def component(self) -> Component:
         policies = [self.snapshot.policies[key] for key in self.part.policies]
-        capacities = {key: self.capacities(self.snapshot.tiers[key], policies) for key in self.part.tiers}
+        capacities = {key: self.capacities(self.snapshot.tiers[key]) for key in self.part.tiers}
         tiers = tuple(
             self.tier(self.snapshot.tiers[key], capacities[key], used=bool(policies)) for key in self.part.tiers
         )
@@ -320,13 +332,13 @@ class _Builder:
             f"{policy.key.partition('/')[0]}/{policy.spec.baseline_tier}" if policy.spec.baseline_tier else "",
         )
 
-    def capacities(self, tier: TierState, policies: Iterable[PolicyState]) -> Mapping[str, capacity.Capacity]:
+    def capacities(self, tier: TierState) -> Mapping[str, capacity.Capacity]:
         """What each variant carries of the tier's whole mix, within the tier's own SLO."""
-        mix = tier_mix(tier.key, policies, self.loads)
+        mix = self.view.demands[tier.key].mix
         slo = capacity.limits(tier.spec.slo)
         found = {}
         for variant in tier.variants:
-            profile = sound_profile(variant)
+            profile = cost.sound_profile(variant)
             if profile is None:
                 hold = limits.Hold(Code.PROFILE_UNKNOWN, "no profile: its capacity is unknown, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
@@ -372,14 +384,14 @@ class _Builder:
             high = min(high, max(current, low))
         if limits.blocked(variant, now):
             high = min(high, max(serving, low))
-        if self.evidence.get(tier.key, (limits.Evidence.FRESH,))[0] is not limits.Evidence.FRESH:
+        if self.view.evidence.get(tier.key, (limits.Evidence.FRESH,))[0] is not limits.Evidence.FRESH:
             low = min(max(low, serving), high)
         if not used:
             high = low
         if hold is not None:
             low = high = max(0, current)
         usd = economics.worst_usd_per_hour(self.snapshot, tier.key, variant)
-        switch = usd * limits.startup_seconds(variant) / self.settings.amortisation_seconds
+        switch = usd * limits.startup_seconds(variant) / self.view.settings.amortisation_seconds
         key, ready = VariantKey(tier.key, variant.name), variant.count(ReplicaPhase.READY)
         return VariantChoice(key, current, ready, low, high, speed, usd, switch, hold)
 
@@ -387,7 +399,7 @@ class _Builder:
         self, policy: PolicyState, request_class: v1alpha1.RequestClass, usable: Mapping[TierKey, TierChoice]
     ) -> ClassChoice:
         """The class with the tiers that can really serve it; all that are allowed if none keeps its SLO."""
-        load = self.loads[policy.key, request_class.name]
+        load = self.view.loads[policy.key, request_class.name]
         allowed = [key for key in limits.allowed_tiers(self.snapshot, policy, request_class) if key in usable]
         work = {key: self.work(usable[key], policy, request_class, load.mix) for key in allowed}
         keeping = [key for key in allowed if work[key][1]]
@@ -404,7 +416,7 @@ class _Builder:
         complexity = request_class.match.complexity
         low, high = (units.ratio(complexity.min), units.ratio(complexity.max)) if complexity is not None else (0.0, 1.0)
         m = quality.discrimination([usable[key].quality for key in tiers])
-        cuts = quality.segments(low, max(low, high), self.settings.segments if len(tiers) > 1 else 1)
+        cuts = quality.segments(low, max(low, high), self.view.settings.segments if len(tiers) > 1 else 1)
         return ClassChoice(
             policy.key,
             request_class.name,
@@ -429,7 +441,7 @@ class _Builder:
         loads = [
             (choice.speed, capacity.admissible_load(profile, mix, slo))
             for choice, variant in zip(tier.variants, state.variants, strict=True)
-            for profile in (sound_profile(variant),)
+            for profile in (cost.sound_profile(variant),)
             if choice.speed and profile is not None
         ]
         kept = [found for found in loads if found[1].feasible]
@@ -442,36 +454,3 @@ class _Builder:
             return 0.0
         usd = economics.external_usd_per_hour(rates, requests_per_second=1.0, mix=mix) / units.SECONDS_PER_HOUR
         return usd if math.isfinite(usd) else economics.UNPRICED_USD_PER_HOUR
-
-
-def sound_profile(variant: VariantState) -> CapacityProfile | None:
-    """The variant's profile if it can be computed with; None where a value is missing, NaN or not above zero."""
-    profile = variant.profile
-    if profile is None:
-        return None
-    positive = (profile.itl_base_seconds, profile.prefill_tokens_per_second, profile.kv_tokens, profile.max_sequences)
-    sound = all(math.isfinite(value) and value > 0 for value in positive)
-    slope = profile.itl_per_sequence_seconds
-    return profile if sound and math.isfinite(slope) and slope >= 0 else None
-
-
-def tier_mix(key: TierKey, policies: Iterable[PolicyState], loads: Mapping[LoadKey, Load]) -> capacity.Mix:
-    """The average request that the tier gets at the weights in force (at equal shares where there are none)."""
-    total, inputs, outputs, bursts = 0.0, 0.0, 0.0, 0.0
-    for policy in policies:
-        for request_class in policy.spec.classes:
-            found = loads[policy.key, request_class.name]
-            weights = policy.weights.get(request_class.name) or dict.fromkeys(policy.tiers, 1.0)
-            rate = max(found.now, IDLE_REQUESTS_PER_SECOND) * max(weights.get(key, 0.0), 1e-3)
-            total += rate
-            inputs += rate * found.mix.input_tokens
-            outputs += rate * found.mix.output_tokens
-            bursts += rate * found.mix.burstiness
-    if not total:
-        return capacity.DEFAULT_MIX
-    return capacity.Mix(_rounded(inputs / total), _rounded(outputs / total), burstiness=_rounded(bursts / total))
-
-
-def _rounded(value: float) -> float:
-    """Three significant digits: noise in the fourth would only make every question a new one."""
-    return float(f"{max(1.0, value):.3g}") if math.isfinite(value) else 1.0
