@@ -220,7 +220,7 @@ class Query:
 
     def promql(self) -> str:
         """The question in PromQL."""
-        matchers = ",".join(f'{label}="{_escape(value)}"' for label, value in self.where)
+        matchers = ",".join(f'{label}="{escape(value)}"' for label, value in self.where)
         selector = f"{self.series}{{{matchers}}}" if matchers else self.series
         inner = {
             Operation.LAST: selector,
@@ -266,5 +266,6 @@ def traffic_queries(window_seconds: float) -> dict[str, Query]:
     }
 
 
-def _escape(value: str) -> str:
+def escape(value: str) -> str:
+    """A label value as PromQL strings write it."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -19,7 +19,7 @@ from trimtab_core.routing import publish
 from trimtab_core.routing.table import RoutingTable
 from trimtab_core.snapshot import PolicyKey, ReplicaPhase, Snapshot
 
-from trimtab_operator import drain, errors, render, report, statuses
+from trimtab_operator import drain, errors, pace, render, report, statuses
 from trimtab_operator import settings as settings_
 
 Manifest = dict[str, Any]
@@ -89,12 +89,14 @@ class Memory:
         epoch: of this leader; in every write.
         snapshot, plan: of the cycle before.
         tables: as last published, by policy.
+        moved_at: when each policy's weights last moved, epoch seconds.
     """
 
     epoch: int = 1
     snapshot: Snapshot | None = None
     plan: planning.Plan | None = None
     tables: Mapping[PolicyKey, RoutingTable] = field(default_factory=dict)
+    moved_at: Mapping[PolicyKey, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now:
         seen, now=now, epoch=memory.epoch, previous=memory.snapshot, settings=settings.judging
     )
     wanted = optimizer.optimize(snapshot, previous=memory.plan)
-    plan = guards.guard(wanted, snapshot)
+    plan = pace.hold(guards.guard(wanted, snapshot), snapshot, memory.moved_at, settings.interval_seconds)
     changes = planning.diff(snapshot, plan)
     decisions = planning.decisions(snapshot, plan, changes)
     step = drain.step(seen, snapshot, plan, settle_seconds=settings.settle_seconds)

@@ -1,8 +1,8 @@
 """Names of rendered objects: derived from their owner's name, never random, never two the same.
 
 A tier and its variant are joined by two hyphens, so that tier ``a-b`` with variant ``c`` and tier ``a`` with variant
-``b-c`` stay apart; other objects have a fixed ending. What is too long, or holds what a DNS label can't, is cut and told
-apart by a hash of the whole.
+``b-c`` stay apart; other objects have a fixed ending. What is too long, or holds what a DNS label can't, is cut and
+told apart by a hash of the whole.
 """
 
 from __future__ import annotations
