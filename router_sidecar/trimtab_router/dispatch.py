@@ -16,6 +16,7 @@ def choose(
     class_: compiled.Class,
     first: str,
     *,
+    closed: bool,
     tried: Collection[endpoints.Endpoint],
     now: float,
     rng: random.Random,
@@ -25,9 +26,17 @@ def choose(
     In this order: the tier that the weights chose, the other allowed ones (better upwards, then lesser
     downwards), tiers beyond the class's own if it falls back to any, and at last an ejected endpoint of an
     allowed tier. A class that fails closed has no tiers beyond its own.
+
+    Args:
+        class_: the request's.
+        first: the tier that the weights chose.
+        closed: never leave the class's own tiers, whatever the class says: the request is sensitive.
+        tried: endpoints that failed it already.
+        now: monotonic seconds.
+        rng: breaks ties.
     """
     allowed = class_.orders[first]
-    for tiers in (allowed, class_.wider[first]):
+    for tiers in (allowed,) if closed else (allowed, class_.wider[first]):
         for tier in tiers:
             endpoint = picker.pick(filters.eligible(tier.endpoints, now=now, tried=tried), rng)
             if endpoint is not None:

@@ -272,7 +272,14 @@ class Exchange:
         now = router.clock()
         choice, hold = None, 0.0
         if admitted.first is not None:
-            choice = dispatch.choose(admitted.class_, admitted.first, tried=self._tried, now=now, rng=router.rng)
+            choice = dispatch.choose(
+                admitted.class_,
+                admitted.first,
+                closed=admitted.sensitive,
+                tried=self._tried,
+                now=now,
+                rng=router.rng,
+            )
             hold = dispatch.hold_seconds(admitted.class_, admitted.first)
         if choice is not None:
             self._ask(choice)

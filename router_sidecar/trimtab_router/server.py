@@ -56,8 +56,8 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_head_bytes", "_in_body", "_lingered",
-        "_parser", "_paused", "_queue", "_url", "busy", "closing", "exchange", "idle_since", "transport",
+        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_head_bytes", "_head_read", "_in_body",
+        "_lingered", "_parser", "_paused", "_queue", "_url", "busy", "closing", "exchange", "idle_since", "transport",
     )  # fmt: skip
 
     def __init__(self, acceptor: Acceptor) -> None:
@@ -67,7 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._building: request.Request | None = None
         self._url = b""
         self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = 0
+        self._body_bytes = self._head_bytes = self._head_read = 0
         self._in_body = self._paused = self._choked = False
         self._bad: errors.RouterError | None = None
         self._lingered = -1
@@ -117,13 +117,16 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._bad = errors.Malformed("protocol upgrades are not supported")
+            # Refused as RFC 9110 says, by an ordinary answer; what follows in another protocol is not read.
+            self.closing = True
+            if not self.busy and self.transport is not None:
+                self.transport.close()
         except httptools.HttpParserError as error:
             self._bad = self._bad or errors.Malformed(f"not a valid HTTP/1.1 request: {error}")
         if self._building is not None and not self._in_body:
             # A header without end never reaches a callback, so unfinished heads are counted by bytes read.
-            self._head_bytes += len(data)
-            if self._head_bytes > self._acceptor.limits.head_bytes:
+            self._head_read += len(data)
+            if self._head_read > self._acceptor.limits.head_bytes:
                 self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
         if self._bad is not None:
             if self.busy:
@@ -137,22 +140,22 @@ class ClientConnection(asyncio.Protocol):
         """Start a request."""
         self._building = request.Request(self._acceptor.clock())
         self._url = b""
-        self._body_bytes = self._head_bytes = 0
+        self._body_bytes = self._head_bytes = self._head_read = 0
         self._in_body = False
 
     def on_url(self, url: bytes) -> None:
         """Collect the target."""
         self._url += url
+        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the header; note repeated ones."""
         building = self._building
         assert building is not None
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > self._acceptor.limits.head_bytes:
-            self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
-            return
+        self._count_head(len(name) + len(value))
         name = name.lower()
+        if self._bad is not None:
+            return
         if name in building.headers:
             building.repeated += (name,)
         else:
@@ -163,7 +166,6 @@ class ClientConnection(asyncio.Protocol):
         building = self._building
         assert building is not None
         self._in_body = True
-        self._head_bytes = 0
         length = building.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._acceptor.limits.body_bytes:
             self._bad = self._bad or errors.BodyTooLarge(self._body_limit())
@@ -187,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
         building.method = self._parser.get_method()
         building.path, _, building.query = self._url.partition(b"?")
         # Asked here: after feed_data the parser has forgotten it.
-        building.keep_alive = self._parser.should_keep_alive()
+        building.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         building.chunks = self._parser.get_http_version() != "1.0"
         body = self._body
         if body:
@@ -295,6 +297,11 @@ class ClientConnection(asyncio.Protocol):
         self._lingered += count
         if self._lingered > _LINGER_BYTES:
             self.abort()
+
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > self._acceptor.limits.head_bytes:
+            self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
 
     def _head_limit(self) -> str:
         return f"the request's head is larger than {self._acceptor.limits.head_bytes} bytes"

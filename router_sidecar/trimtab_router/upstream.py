@@ -80,7 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_clock", "_complete", "_framed", "_head_bytes", "_head_done", "_keep", "_listener", "_parser", "_parts",
-        "_pool", "_retry_after", "_touched", "_type", "idle_since", "reused", "transport",
+        "_pool", "_retry_after", "_status", "_surplus", "_touched", "_type", "idle_since", "reused", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -97,7 +97,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._touched = self._head_done = self._complete = self._keep = self._framed = False
-        self._head_bytes = 0
+        self._surplus = False
+        self._head_bytes = self._status = 0
         self._type = self._retry_after = b""
 
     def send(self, listener: Listener, data: bytes) -> None:
@@ -149,7 +150,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._head_bytes >= 0:
             self._head_bytes = -1
-            listener.head(self._parser.get_status_code(), self._type, self._retry_after)
+            listener.head(self._status, self._type, self._retry_after)
         parts = self._parts
         if parts:
             self._parts = []
@@ -170,8 +171,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        """A second message in the place of one: nobody asked for it, and the connection can't be trusted."""
+        self._surplus = self._complete
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the few headers that matter."""
+        if self._surplus:
+            return
         size = len(name)
         if size == 12 and name.lower() == b"content-type":  # noqa: PLR2004 (lengths first: most names fail here)
             self._type = value
@@ -184,15 +191,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole, unless it is an interim one."""
-        self._head_done = self._parser.get_status_code() >= 200  # noqa: PLR2004 (1xx are interim)
+        if not self._surplus:
+            self._status = self._parser.get_status_code()
+            self._head_done = self._status >= 200  # noqa: PLR2004 (1xx are interim)
 
     def on_body(self, body: bytes) -> None:
         """Collect what one read brings."""
-        self._parts.append(body)
+        if not self._surplus:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """The message is whole, unless it is an interim one."""
-        if self._head_done:
+        if self._head_done and not self._surplus:
             self._complete = True
             # Asked here: after feed_data the parser has forgotten it, and every connection would be closed.
             self._keep = self._parser.should_keep_alive()
@@ -201,7 +211,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, listener: Listener) -> None:
         self._listener = None
-        if self._keep and not self.transport.is_closing():
+        if self._keep and not self._surplus and not self.transport.is_closing():
             self.reused = True
             self._pool.put(self, self._clock())
         else:

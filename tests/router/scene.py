@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pathlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import uvloop
-
 from trimtab_core.routing import table
 from trimtab_router import main, service, settings
 
@@ -107,7 +105,7 @@ def write_table(path: pathlib.Path, data: table.RoutingTable | bytes) -> None:
     """Write beside and rename: never a half-written file, always another inode."""
     beside = path.with_suffix(".new")
     beside.write_bytes(data if isinstance(data, bytes) else table.encode(data))
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import httptools
 
@@ -55,7 +55,7 @@ class Client:
     async def open(cls, port: int) -> Client:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 24))
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
