@@ -185,7 +185,7 @@ class World:
                 key = VariantKey(tier.key, variant.name)
                 self._fleet.start(key, wanted.get(key, variant.spec.replicas.min))
         self._clock.at(start, self._scrape, Order.MEASURE)
-        self._clock.at(start, self._decide, Order.DECIDE)
+        self._clock.at(start, self._decide, Order.CHANGE)  # before the first arrival: routers need a table
         self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
         self._arrivals = _with_prologue(self._scenario.trace.requests, self._prologue, self._duration)
         self._next_arrival()

@@ -29,19 +29,74 @@ from . import virtual_time
 
 Handler = collections.abc.Callable[[exchange.Exchange, service.Service], collections.abc.Awaitable[None]]
 
-LEAVES = st.none() | st.booleans() | st.integers(-3, 40) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
-KEYS = st.sampled_from("type text content role function name parameters properties items enum schema json_schema format".split())
-JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+)
+KEYS = st.sampled_from(
+    [
+        "type",
+        "text",
+        "content",
+        "role",
+        "function",
+        "name",
+        "parameters",
+        "properties",
+        "items",
+        "enum",
+        "schema",
+        "json_schema",
+        "format",
+    ]
+)
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
 MESSAGES = st.lists(st.dictionaries(KEYS, JSON, max_size=3) | JSON, max_size=2)
-FIELDS = (
-    "model n max_tokens min_tokens max_completion_tokens max_output_tokens temperature top_p stop seed stream stream_options logprobs "
-    "top_logprobs prompt_logprobs echo tools tool_choice response_format structured_outputs priority cache_salt ignore_eos user "
-    "return_token_ids instructions text system stop_sequences tokens include_stop_str_in_output add_generation_prompt metadata"
-).split()
+FIELDS = [
+    "model",
+    "n",
+    "max_tokens",
+    "min_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "stream",
+    "stream_options",
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "echo",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "structured_outputs",
+    "priority",
+    "cache_salt",
+    "ignore_eos",
+    "user",
+    "return_token_ids",
+    "instructions",
+    "text",
+    "system",
+    "stop_sequences",
+    "tokens",
+    "include_stop_str_in_output",
+    "add_generation_prompt",
+    "metadata",
+]
 OFTEN_RIGHT = {
     "tools": st.just([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]) | JSON,
     "tool_choice": st.sampled_from(["auto", "required", {"type": "function", "function": {"name": "f"}}]) | JSON,
-    "response_format": st.builds(lambda schema: {"type": "json_schema", "json_schema": {"schema": schema}}, JSON) | JSON,
+    "response_format": st.builds(lambda schema: {"type": "json_schema", "json_schema": {"schema": schema}}, JSON)
+    | JSON,
     "max_tokens": st.integers(-1, 30) | JSON,
     "stop": st.text(max_size=3) | JSON,
 }
@@ -53,7 +108,9 @@ BODIES = st.builds(
 )
 
 
-def _generation(handler: collections.abc.Callable[[exchange.Exchange, service.Service, faults.Fault | None], Any]) -> Handler:
+def _generation(
+    handler: collections.abc.Callable[[exchange.Exchange, service.Service, faults.Fault | None], Any],
+) -> Handler:
     return lambda call, shared: handler(call, shared, None)
 
 
@@ -71,7 +128,9 @@ HANDLERS: dict[str, Handler] = {
 async def answer(handler: Handler, body: bytes) -> tuple[int, bytes]:
     """Call a handler as the application does; return status and body."""
     loop = asyncio.get_running_loop()
-    shared = lifecycle.make_service(settings.Settings(tool_call_parser="any", max_model_len=2000), clock=loop.time, wall=loop.time)
+    shared = lifecycle.make_service(
+        settings.Settings(tool_call_parser="any", max_model_len=2000), clock=loop.time, wall=loop.time
+    )
     sent: list[exchange.Message] = []
     asked = [{"type": "http.request", "body": body}]
 
@@ -105,7 +164,11 @@ def test_a_body_of_wrong_fields_gets_a_success_or_a_clean_error(route: str, body
     ("fields", "message"),
     [
         pytest.param({"n": 10**9}, "n must be at most 16384", id="a billion choices"),
-        pytest.param({"logprobs": True, "top_logprobs": 10**9}, "logprobs of 1000000000, which is greater than max allowed: 20", id="a billion alternatives"),
+        pytest.param(
+            {"logprobs": True, "top_logprobs": 10**9},
+            "logprobs of 1000000000, which is greater than max allowed: 20",
+            id="a billion alternatives",
+        ),
         pytest.param({"max_tokens": 10**18}, "cannot be greater than max_model_len", id="an endless answer"),
     ],
 )
