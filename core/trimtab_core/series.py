@@ -126,6 +126,13 @@ class Store:
                 if owner == source and series.ended_at is None:
                     series.ended_at = at
 
+    def end_absent(self, source: str, at: float) -> None:
+        """The scrape of ``at`` is complete: series of the source that it did not show have ended, as by Prometheus."""
+        for group in self._series.values():
+            for (_, owner), series in group.items():
+                if owner == source and series.ended_at is None and series.samples[-1].observed_at < at:
+                    series.ended_at = at
+
     def forget(self, before: float) -> None:
         """Drop every series whose newest sample is older than ``before`` (epoch seconds)."""
         for name, group in list(self._series.items()):

@@ -58,8 +58,11 @@ class Meters:
         engines: dict[str, observation.EngineReading],
     ) -> None:
         """A scrape has arrived; controllers see it from now on."""
+        at = float("-inf")
         for family, labels, sample in sampled:
             self._store.add(family.name, labels, sample, source=ROUTER)
+            at = sample.observed_at
+        self._store.end_absent(ROUTER, at)
         self._engines = engines
 
     @property

@@ -155,6 +155,18 @@ def test_a_target_that_comes_back_counts_again() -> None:
     assert [answer.value for answer in store.answer(Query(GAUGE, Operation.LAST, ()), now=131)] == [6]
 
 
+def test_a_series_that_a_scrape_no_longer_shows_has_ended_and_keeps_its_growth() -> None:
+    store = series.Store()
+    store.add("running", {"version": "1"}, Sample(1, 120), source="r1")
+    store.add("running", {"version": "2"}, Sample(1, 130), source="r1")
+    store.add("running", {"version": "3"}, Sample(1, 120), source="r2")
+
+    store.end_absent("r1", at=130)
+
+    by_version = Query(GAUGE, Operation.LAST, ("version",))
+    assert [answer.labels for answer in store.answer(by_version, now=131)] == [("2",), ("3",)]
+
+
 def test_samples_out_of_order_are_dropped_and_old_ones_forgotten() -> None:
     store = series.Store(retention_seconds=100)
     for at, value in ((0, 1.0), (10, 2.0), (10, 99.0), (5, 99.0), (200, 3.0)):

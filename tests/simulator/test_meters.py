@@ -53,7 +53,7 @@ def test_the_table_in_force_tells_that_a_router_was_seen() -> None:
     scraped(made, 105.0)
 
     found = {answer.labels for answer in made.answers(105.0)[answers.TABLES]}  # type: ignore[union-attr]
-    assert ("default/chat", "1.2-def", meters.ROUTER) in found
+    assert found == {("default/chat", "1.2-def", meters.ROUTER)}
 
 
 def test_engines_are_those_of_the_last_scrape() -> None:
