@@ -101,7 +101,8 @@ def register(control: loop.Loop, api: kube.Kube) -> kopf.OperatorRegistry:
 def connection(api: kube.Kube) -> kopf.ConnectionInfo:
     """The same server and credentials as ``kube`` uses, for kopf's own connections."""
     config = api.configuration
-    scheme, _, token = (config.get_api_key_with_prefix("authorization") or "").rpartition(" ")
+    given = config.auth_settings().get("BearerToken", {}).get("value") or ""
+    scheme, _, token = given.rpartition(" ")
     return kopf.ConnectionInfo(
         server=config.host,
         ca_path=config.ssl_ca_cert,

@@ -146,9 +146,8 @@ async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now:
     refused = {**rendered.refused, **await apply(ports.cluster, rendered.objects)}
     cycle = statuses.Cycle(seen, snapshot, plan, changes, decisions, step.scale, refused, tables)
     await report.report(ports.cluster, cycle)
-    return Outcome(
-        snapshot, plan, changes, decisions, step.scale, refused, Memory(memory.epoch, snapshot, plan, tables)
-    )
+    kept = Memory(memory.epoch, snapshot, plan, tables, pace.moved(changes, memory.moved_at, now))
+    return Outcome(snapshot, plan, changes, decisions, step.scale, refused, kept)
 
 
 async def observe(ports: Ports, settings: settings_.Loop, now: float) -> observation.Observation:

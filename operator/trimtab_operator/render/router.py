@@ -64,6 +64,7 @@ def container(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.Inferenc
         "name": CONTAINER,
         "image": router.image,
         "args": [
+            "router",
             *("--table", f"{table.FOLDER}/{table.FILE}"),
             *("--host", "0.0.0.0"),  # noqa: S104 (a pod is called on its own address)
             *("--port", str(router.port)),
