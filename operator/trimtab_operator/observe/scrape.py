@@ -185,6 +185,7 @@ class _Router:
                 if counts and self.answered_at is not None and name in self.watched:
                     self.samples.add(name, labels, signals.Sample(0.0, self.answered_at))
             self.samples.add(name, labels, signals.Sample(value, now))
+        self.samples.end_absent("", now)
         self.answered_at, self.failure, self.watched = now, "", frozenset(wanted)
 
     def answer(self, query: telemetry.Query, now: float) -> tuple[telemetry.Answer, ...]:

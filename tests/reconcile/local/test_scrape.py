@@ -227,6 +227,12 @@ def test_a_router_without_events_answers_with_nothing() -> None:
     assert answers_after((100.0, "other 1\n"))["rate"] == ()
 
 
+def test_a_series_that_is_no_longer_shown_has_ended() -> None:
+    gauge = 'trimtab_router_in_flight{policy="p",tier="%s"} 3\n'
+    found = answers_after((100.0, gauge % "old" + gauge % "kept"), (105.0, gauge % "kept"))
+    assert only(found, "last") == telemetry.Answer(("kept",), 3.0, 105.0)
+
+
 def two_routers(second: Callable[[Target], None], later: float = 114.0) -> telemetry.Answer:
     """Two routers with 1 and 2 requests per second; something happens to the second before the last scrape."""
 
