@@ -17,10 +17,10 @@ from trimtab_sim.engine_sim import (
     protocol,
     sampling,
     scheduler,
-    schema_values,
     service,
     streaming,
     tokens,
+    tools,
     usage,
 )
 
@@ -41,8 +41,7 @@ class ChatRequest:
     stream_usage: usage.StreamUsage
     top_logprobs: int | None
     token_ids: bool
-    tool: str | None
-    tool_named: bool
+    tool: tools.ForcedTool | None
 
 
 def conversation_text(message: object, *, model: str) -> tuple[str, str]:
@@ -73,69 +72,31 @@ def parse(body: dict[str, Any], call: exchange.Exchange, shared: service.Service
     wants_logprobs, top = fields.flag("logprobs"), fields.integer("top_logprobs")
     stream, model = fields.flag("stream"), fields.text("model")
     token_ids = fields.flag("return_token_ids")
+    offered = tools.read(fields)
     fields.finish()
     carried = usage.stream_usage(fields, stream=stream, forced=shared.config.enable_force_include_usage)
     shared.check_model(model)
-    tool, named = _forced_tool(body, shared)
+    sampling.check_logprobs(top, of="sample")
+    forced_tool = tools.forced(offered, body.get("tool_choice"), shared.config)
     if not messages:
         raise protocol.ApiError("Cannot apply chat template to an empty conversation. Provide at least one message.")
     conversation = [conversation_text(message, model=shared.config.names[0]) for message in messages]
-    if body.get("tools"):
+    if offered:
         conversation.insert(0, ("system", json.dumps(body["tools"])))
-    forced = (
-        _tool_text(body, tool)
-        if tool
-        else sampling.forced_by(body.get("response_format"), body.get("structured_outputs"))
-    )
+    if forced_tool is None:
+        text = sampling.forced_by(body.get("response_format"), body.get("structured_outputs"))
+    else:
+        text = forced_tool.arguments
     return ChatRequest(
         model=model,
         conversation=conversation,
-        options=dataclasses.replace(options, forced_text=forced),
+        options=dataclasses.replace(options, forced_text=text),
         stream=stream,
         stream_usage=carried,
         top_logprobs=(top or 0) if wants_logprobs else None,
         token_ids=token_ids,
-        tool=tool,
-        tool_named=named,
+        tool=forced_tool,
     )
-
-
-def _forced_tool(body: dict[str, Any], shared: service.Service) -> tuple[str | None, bool]:
-    """Return the tool that `tool_choice` forces and whether by name. Raises protocol.ApiError without a parser."""
-    tools = body.get("tools") or []
-    choice = body.get("tool_choice", "auto" if tools else None)
-    if choice in (None, "none") or (choice == "auto" and not tools):
-        return None, False
-    if not tools:
-        raise protocol.ApiError("When using `tool_choice`, `tools` must be set.", param="tool_choice")
-    parser = shared.config.tool_call_parser
-    if choice == "auto":
-        if parser is None or not shared.config.enable_auto_tool_choice:
-            raise protocol.ApiError(
-                '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-            )
-        return None, False
-    names = [
-        tool["function"]["name"] for tool in tools if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
-    ]
-    wanted = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
-    if isinstance(choice, dict) and wanted not in names:
-        raise protocol.ApiError(
-            "The tool specified in `tool_choice` does not match any of the specified `tools`", param="tool_choice"
-        )
-    if parser is None:
-        shown = f'function "{wanted}"' if wanted else f'"{choice}"'
-        raise protocol.ApiError(f"tool_choice={shown} requires --tool-call-parser to be set")
-    return wanted or names[0], wanted is not None
-
-
-def _tool_text(body: dict[str, Any], name: str) -> str:
-    """Return the arguments that satisfy the tool's parameters."""
-    rules = next(tool["function"].get("parameters") for tool in body["tools"] if tool["function"]["name"] == name)
-    try:
-        return schema_values.text(rules or {"type": "object"})
-    except schema_values.SchemaError as error:
-        raise protocol.ApiError(f"Grammar error: {error}") from error
 
 
 async def handle(call: exchange.Exchange, shared: service.Service, fault: faults.Fault | None) -> None:
@@ -217,7 +178,7 @@ class Wording:
         text = "".join(sequence.answer.deltas[start:end])
         delta: dict[str, Any] = {"content": text}
         if request.tool is not None:
-            function = {"name": request.tool, "arguments": text} if start == 0 else {"arguments": text}
+            function = {"name": request.tool.name, "arguments": text} if start == 0 else {"arguments": text}
             opening = {"id": self._tool_id, "type": "function"} if start == 0 else {}
             delta = {"tool_calls": [{**opening, "index": 0, "function": function}]}
         chances = None if request.top_logprobs is None else logprobs.for_chat(ids, request.top_logprobs)
@@ -231,8 +192,8 @@ class Wording:
         )
 
     def _finish_reason(self, sequence: scheduler.Sequence) -> str | None:
-        forced = self._request.tool is not None and not self._request.tool_named
-        return "tool_calls" if forced and sequence.finish_reason == "stop" else sequence.finish_reason
+        tool, reason = self._request.tool, sequence.finish_reason
+        return "tool_calls" if tool is not None and not tool.by_name and reason == "stop" else reason
 
     def closing(self) -> list[bytes]:
         """Return the usage event, if asked for, and the end mark."""
@@ -257,7 +218,7 @@ class Wording:
         message: dict[str, Any] = dict.fromkeys(("role", "content", "refusal", "annotations", "audio", "function_call"))
         message.update(role="assistant", content=text)
         if request.tool is not None:
-            call = {"id": self._tool_id, "type": "function", "function": {"name": request.tool, "arguments": text}}
+            call = {"id": self._tool_id, "type": "function", "function": {"name": request.tool.name, "arguments": text}}
             message.update(content="", tool_calls=[call])
         message["reasoning"] = None
         return {

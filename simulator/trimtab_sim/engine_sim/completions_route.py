@@ -99,6 +99,8 @@ def parse(body: dict[str, Any], call: exchange.Exchange, shared: service.Service
     if raw in (None, "", []):
         read_prompts(raw)
     shared.check_model(model)
+    sampling.check_logprobs(top, of="sample")
+    sampling.check_logprobs(of_prompt, of="prompt")
     prompts, texts = read_prompts(raw)
     forced = sampling.forced_by(body.get("response_format"), body.get("structured_outputs"))
     return CompletionRequest(

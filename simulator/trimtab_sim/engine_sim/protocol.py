@@ -250,6 +250,16 @@ class Fields:
             return None
         return value
 
+    def text_or_items(self, name: str) -> str | list[Any]:
+        """Return a required field that is a string or a list; null is neither."""
+        self.required(name)
+        value = self._body.get(name)
+        if isinstance(value, (str, list)):
+            return value
+        if name in self._body:
+            self._complain("string_type", name, "Input should be a valid string")
+        return ""
+
     def mapping(self, name: str) -> dict[str, Any] | None:
         """Return an object field."""
         value = self._body.get(name)

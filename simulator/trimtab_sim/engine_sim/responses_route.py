@@ -54,10 +54,7 @@ def _conversation(body: dict[str, Any], *, model: str) -> list[tuple[str, str]]:
 def parse(body: dict[str, Any], call: exchange.Exchange, shared: service.Service) -> ResponsesRequest:
     """Return the parsed body. Raises protocol.ApiError."""
     fields = protocol.Fields(body)
-    fields.required("input")
-    given = fields.raw("input")
-    if given is not None and not isinstance(given, (str, list)):
-        fields.text("input")
+    fields.text_or_items("input")
     options = sampling.read(fields, priority_header=call.header(b"x-vllm-priority"))
     options = dataclasses.replace(
         options, choices=1, max_tokens=fields.integer("max_output_tokens"), max_tokens_field="max_output_tokens"

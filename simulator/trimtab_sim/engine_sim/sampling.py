@@ -12,6 +12,8 @@ from typing import Any
 
 from trimtab_sim.engine_sim import answers, engine, protocol, scheduler, schema_values, settings
 
+_MOST_CHOICES = 16384
+_MOST_LOGPROBS = 20
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions, kept by vLLM
 
 
@@ -42,6 +44,8 @@ class Sampling:
         """Raise ApiError for the first value that is out of range, in the order in which the real sampler checks."""
         if self.choices < 1:
             raise protocol.ApiError(f"n must be at least 1, got {self.choices}.")
+        if self.choices > _MOST_CHOICES:
+            raise protocol.ApiError(f"n must be at most {_MOST_CHOICES}, got {self.choices}.")
         if self.temperature is not None and not self.temperature >= 0:
             raise protocol.bad_value(
                 "temperature", self.temperature, f"temperature must be non-negative, got {self.temperature}."
@@ -68,14 +72,15 @@ def read(fields: protocol.Fields, *, priority_header: str | None) -> Sampling:
             priority = int(priority_header)
         except ValueError as error:
             raise protocol.ApiError(f"Invalid X-Vllm-Priority header: {priority_header!r} is not an integer") from error
-    stop = fields.raw("stop")
+    raw_stop = fields.raw("stop")
+    stop = [raw_stop] if isinstance(raw_stop, str) else fields.items("stop")
     choices = fields.integer("n")
     return Sampling(
         choices=1 if choices is None else choices,
         max_tokens=fields.integer("max_tokens"),
         min_tokens=fields.integer("min_tokens") or 0,
         ignore_eos=fields.flag("ignore_eos"),
-        stop=(stop,) if isinstance(stop, str) else tuple(word for word in stop or () if isinstance(word, str)),
+        stop=tuple(word for word in stop or () if isinstance(word, str)),
         keep_stop=fields.flag("include_stop_str_in_output"),
         seed=fields.integer("seed"),
         temperature=fields.number("temperature"),
@@ -84,6 +89,16 @@ def read(fields: protocol.Fields, *, priority_header: str | None) -> Sampling:
         cache_salt=fields.text("cache_salt") or "",
         prompt_logprobs=fields.integer("prompt_logprobs") is not None,
     )
+
+
+def check_logprobs(count: int | None, *, of: str) -> None:
+    """Raise ApiError if more alternatives are asked for than the server allows; `of` is `sample` or `prompt`."""
+    if count is not None and not 0 <= count <= _MOST_LOGPROBS:
+        raise protocol.ApiError(
+            f"Requested {of} logprobs of {count}, which is greater than max allowed: {_MOST_LOGPROBS}"
+            if count > 0
+            else f"{of} logprobs must not be negative, got {count}."
+        )
 
 
 def forced_by(response_format: object, structured: object) -> str | None:

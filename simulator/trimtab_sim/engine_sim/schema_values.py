@@ -39,7 +39,10 @@ def text(schema: object) -> str:
             schema = json.loads(schema)
         except json.JSONDecodeError as error:
             raise SchemaError(f"Invalid JSON schema: {error.msg}") from error
-    return json.dumps(_value(schema, root=schema, depth=0), ensure_ascii=False)
+    try:
+        return json.dumps(_value(schema, root=schema, depth=0), ensure_ascii=False)
+    except (AttributeError, LookupError, OverflowError, TypeError) as error:
+        raise SchemaError(f"malformed JSON schema: {error}") from error
 
 
 def _value(schema: object, *, root: object, depth: int) -> Any:  # noqa: ANN401 - any JSON value

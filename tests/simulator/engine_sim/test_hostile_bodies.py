@@ -152,7 +152,7 @@ async def answer(handler: Handler, body: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("route", list(HANDLERS))
 @given(body=BODIES)
-@how(suppress_health_check=[HealthCheck.too_slow])
+@how(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_a_body_of_wrong_fields_gets_a_success_or_a_clean_error(route: str, body: dict[str, Any]) -> None:
     status, said = virtual_time.run(answer(HANDLERS[route], msgspec.json.encode(body)))
     assert status in (200, 400, 404)
