@@ -71,6 +71,7 @@ class Dispatcher:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._rng = random.Random(f"dispatch {seed}")
+        self._found: dict[prompts.Signature, tuple[Judgement, table.Class | None]] = {}
         self._ranks: dict[str, weights.RankHistogram] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._by_tier: dict[str, list[Endpoint]] = {}
@@ -92,6 +93,8 @@ class Dispatcher:
         by_quality = [tier.name for tier in sorted(new.tiers, key=lambda tier: tier.quality)]
         self._intervals = {each.name: weights.intervals(each.weights, by_quality) for each in new.classes}
         self._tiers = {tier.name: tier for tier in new.tiers}
+        self._ranks = {each.name: self._ranks.get(each.name) or weights.RankHistogram() for each in new.classes}
+        self._found.clear()
         known, self._endpoints, self._by_tier = self._endpoints, {}, {}
         for tier in new.tiers:
             self._by_tier[tier.name] = [self._adopt(known, each) for each in tier.endpoints]
@@ -105,7 +108,7 @@ class Dispatcher:
 
     def judge(self, request: Request) -> Judgement:
         """What the classifier says; requests that it can't tell apart are judged once."""
-        return _judged(self._model, prompts.representative(request), self._seed)
+        return _judged(self._model, prompts.signature(request), self._seed)
 
     def choose(self, request: Request) -> Choice | None:
         """Class, tier and endpoint for a request; None when no class matches or there is no table.
@@ -115,11 +118,10 @@ class Dispatcher:
         """
         if self._table is None:
             return None
-        judgement = self.judge(request)
-        found = classify(self._table, judgement)
+        judgement, found = self._find_class(self._table, request)
         if found is None:
             return None
-        rank = self._ranks.setdefault(found.name, weights.RankHistogram()).rank(judgement.complexity, self._rng)
+        rank = self._ranks[found.name].rank(judgement.complexity, self._rng)
         owned = self._intervals[found.name]
         if owned is None:
             return Choice(found, None, None, rank)
@@ -140,6 +142,15 @@ class Dispatcher:
         """Prior quality of every tier that the class may use."""
         return tuple(self._tiers[name].quality for name in request_class.allow if name in self._tiers)
 
+    def _find_class(self, rules: table.RoutingTable, request: Request) -> tuple[Judgement, table.Class | None]:
+        """What the classifier says and the class that takes it, looked up once for requests of one signature."""
+        of = prompts.signature(request)
+        found = self._found.get(of)
+        if found is None:
+            judgement = _judged(self._model, of, self._seed)
+            found = self._found[of] = (judgement, classify(rules, judgement))
+        return found
+
     def _adopt(self, known: dict[str, Endpoint], listed: table.Endpoint) -> Endpoint:
         endpoint = known.get(listed.name) or Endpoint(listed.name, listed.capacity)
         endpoint.capacity, endpoint.ready = max(1.0, listed.capacity), listed.state == "Ready"
@@ -157,8 +168,8 @@ class Dispatcher:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _judged(model: classifier.Model, request: Request, seed: int) -> Judgement:
-    return judge(model, prompts.messages(request, seed))
+def _judged(model: classifier.Model, of: prompts.Signature, seed: int) -> Judgement:
+    return judge(model, prompts.messages(prompts.representative(of), seed))
 
 
 def judge(model: classifier.Model, messages: Sequence[prompts.Message]) -> Judgement:

@@ -108,6 +108,10 @@ class Engine:
 
     def run(self, until: float) -> None:
         """Run all events up to and at ``until``, then set the clock to it."""
-        while self.peek() <= until:
-            self.step()
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= until:
+            time, _, _, event = pop(queue)
+            if event.pending:
+                self._now = time
+                event.run()
         self._now = max(self._now, until)

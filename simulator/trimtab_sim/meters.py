@@ -25,15 +25,17 @@ class Meters:
     def __init__(self, *, window_seconds: float) -> None:
         self._queries = answers.queries(window_seconds)
         self._store = series.Store(retention_seconds=3 * window_seconds)
-        self._counters: dict[Family, dict[tuple[str, ...], float]] = {}
+        self._counters: dict[str, dict[tuple[str, ...], float]] = {}
+        self._families: dict[str, Family] = {}
         self._tables: dict[str, str] = {}
         self._engines: dict[str, observation.EngineReading] = {}
 
     def count(self, family: Family, labels: tuple[str, ...], amount: float = 1.0) -> None:
         """Add to a counter; ``labels`` are values in the order of ``family.labels``."""
-        group = self._counters.get(family)
+        group = self._counters.get(family.name)
         if group is None:
-            group = self._counters[family] = {}
+            group = self._counters[family.name] = {}
+            self._families[family.name] = family
         group[labels] = group.get(labels, 0.0) + amount
 
     def serve_by(self, policy: str, version: str) -> None:
@@ -44,8 +46,8 @@ class Meters:
         """What a scrape of the router at ``at`` (epoch seconds) finds; ``keep`` makes it visible."""
         found = [
             (family, dict(zip(family.labels, labels, strict=True)), Sample(value, at))
-            for family, group in self._counters.items()
-            for labels, value in group.items()
+            for name, family in self._families.items()
+            for labels, value in self._counters[name].items()
         ]
         for policy, version in self._tables.items():
             labels = {telemetry.POLICY: policy, "version": version, "pod": ROUTER}

@@ -111,22 +111,23 @@ def text(request: Request, seed: int) -> str:
     return "\n".join(message["content"] for message in messages(request, seed))
 
 
-def representative(request: Request) -> Request:
-    """A request that stands for all that a classifier can't tell from this one, but for the words of the padding.
+Signature = tuple[int, int, bool, int]
+"""Level, variant, sensitivity, and twice the binary logarithm of the length."""
 
-    Its length is rounded to the next half octave. Classifying it once serves for all of its kind, which keeps
-    a simulated request at microseconds.
+
+def signature(request: Request) -> Signature:
+    """All that a classifier can tell of a prompt, but for the words of the padding and the exact length.
+
+    Classifying one request of a signature serves for all, which keeps a simulated request at microseconds.
     """
-    octave = round(math.log2(max(request.input_tokens, 1)) * 2) / 2
-    return dataclasses.replace(
-        request,
-        number=0,
-        arrival_s=0.0,
-        input_tokens=max(1, round(2**octave)),
-        output_tokens=1,
-        difficulty=(_level(request) + 0.5) / _LEVELS,
-        prompt=request.prompt % _VARIANTS,
-    )
+    half_octaves = round(math.log2(request.input_tokens) * 2)
+    return _level(request), request.prompt % _VARIANTS, request.sensitive, half_octaves
+
+
+def representative(of: Signature) -> Request:
+    """A request of that signature."""
+    level, variant, sensitive, half_octaves = of
+    return Request(0, 0.0, max(1, round(2 ** (half_octaves / 2))), 1, (level + 0.5) / _LEVELS, sensitive, variant)
 
 
 def _level(request: Request) -> int:

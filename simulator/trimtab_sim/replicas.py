@@ -65,11 +65,13 @@ class Processor:
         self._clock = clock
         self._profile = profile
         self._chunk = chunk_tokens
+        self._chunk_seconds = chunk_tokens / profile.prefill_tokens_per_second
         self._waiting: deque[Job] = deque()
         self._reading: deque[Job] = deque()  # admitted, prompt not yet read; in order
         self._due: list[tuple[float, int, Job]] = []  # (step of the first or last token, number, job)
         self._number = 0
-        self._decoding = 0
+        self.running = 0
+        """Sequences in the batch."""
         self._kv_reserved = 0
         self._steps = 0.0  # V
         self._read = 0.0  # prompt tokens read, ever
@@ -77,11 +79,7 @@ class Processor:
         self._at = clock.now
         self._event: engine.Event | None = None
         self.sequence_seconds = 0.0
-
-    @property
-    def running(self) -> int:
-        """Sequences in the batch."""
-        return self._decoding + len(self._reading)
+        """Sequences in the batch, integrated over time."""
 
     @property
     def waiting(self) -> int:
@@ -125,15 +123,14 @@ class Processor:
         self._due.clear()
         self._reading.clear()
         self._waiting.clear()
-        self._decoding = self._kv_reserved = 0
+        self.running = self._kv_reserved = 0
         self._read = self._admitted
         self._schedule()
         return jobs
 
     def _step_seconds(self) -> float:
-        profile = self._profile
-        chunk = self._chunk / profile.prefill_tokens_per_second if self._reading else 0.0
-        return profile.itl_base_seconds + profile.itl_per_sequence_seconds * self.running + chunk
+        decode = self._profile.itl_base_seconds + self._profile.itl_per_sequence_seconds * self.running
+        return decode + self._chunk_seconds if self._reading else decode
 
     def _admit(self) -> None:
         """Let waiting jobs in, in order, while there are slots, KV cache and room in the chunk."""
@@ -148,6 +145,7 @@ class Processor:
             job._read_until = self._admitted  # noqa: SLF001 (its own bookkeeping, kept in the job for speed)
             job._admitted_at_step = self._steps  # noqa: SLF001
             self._reading.append(job)
+            self.running += 1
 
     def _schedule(self) -> None:
         """One event for whatever comes next: a prompt is read, or a first or last token is due."""
@@ -165,7 +163,6 @@ class Processor:
         self.advance()
         while self._reading and self._reading[0]._read_until <= self._read + _EPSILON:  # noqa: SLF001
             job = self._reading.popleft()
-            self._decoding += 1
             # a prompt shorter than a chunk is read within one step, whose end brings the first token
             self._push(max(job._admitted_at_step + 1, self._steps), job)  # noqa: SLF001
         ended = []
@@ -177,7 +174,7 @@ class Processor:
                     self._push(step + job.request.output_tokens - 1, job)
                     continue
             job.finished_at = self._clock.now
-            self._decoding -= 1
+            self.running -= 1
             self._kv_reserved -= job.request.tokens
             ended.append(job)
         if not self._reading:

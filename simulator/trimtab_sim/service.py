@@ -87,6 +87,8 @@ class Service:
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
         self._use_cache = True
+        self._promises: dict[tuple[str, str], report.Promise] = {}
+        self._priors: dict[str, tuple[float, float]] = {}
         self._held: list[_Flight] = []
         self._flights: dict[_Flight, None] = {}  # in order of arrival
         self.external_usd = 0.0
@@ -100,6 +102,8 @@ class Service:
         """Serve by a new table from now on; requests that were held for a tier try again."""
         self._dispatcher.install(rules)
         self._rules, self._use_cache = rules, use_cache
+        self._promises.clear()
+        self._priors.clear()
         self._meters.serve_by(self._policy, rules.version)
         held, self._held = self._held, []
         for flight in held:
@@ -219,11 +223,12 @@ class Service:
         request, choice = flight.request, flight.choice
         earned, best = self._quality(choice)
         if stored_quality is None:
-            self._account(flight, latencies)
+            promise = self._promise(choice.request_class, choice.tier)
+            self._account(flight, latencies, promise)
             self._store(request, choice, earned)
         else:
-            earned = stored_quality
-        met = _promise(choice, cached=stored_quality is not None).met(*latencies)
+            promise, earned = self._promise(choice.request_class, None), stored_quality
+        met = promise.met(*latencies)
         self._recorder.add(report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best))
 
     def _fail(self, flight: _Flight) -> None:
@@ -244,7 +249,7 @@ class Service:
         del self._flights[flight]
         return True
 
-    def _account(self, flight: _Flight, latencies: tuple[float, float | None, float]) -> None:
+    def _account(self, flight: _Flight, latencies: tuple[float, float | None, float], promise: report.Promise) -> None:
         """What the router counts when a request ends."""
         request, choice, count = flight.request, flight.choice, self._meters.count
         assert choice.tier is not None
@@ -255,7 +260,6 @@ class Service:
         count(telemetry.OUTPUT_TOKENS, labels, request.output_tokens)
         count(telemetry.COST_USD, (*labels, ""), _usd(choice.tier.rates, request))
         count(telemetry.BASELINE_USD, labels[:2], _usd(self._rules.baseline, request))
-        promise = _promise(choice)
         limits = (("ttft", promise.ttft_s), ("itl", promise.itl_s), ("e2e", promise.e2e_s))
         for (name, limit), value in zip(limits, latencies, strict=True):
             if limit is not None and value is not None:
@@ -273,27 +277,34 @@ class Service:
 
     def _quality(self, choice: dispatch.Choice) -> tuple[float, float]:
         """Estimated quality of the tier's answer to a prompt of that rank, and of the best allowed tier's."""
-        priors = self._dispatcher.qualities(choice.request_class)
-        m = quality.discrimination(priors)
+        name = choice.request_class.name
+        if name not in self._priors:
+            found = self._dispatcher.qualities(choice.request_class)
+            self._priors[name] = (max(found, default=1.0), quality.discrimination(found))
+        best, m = self._priors[name]
         match = choice.request_class.match
         at = match.complexity_min + (match.complexity_max - match.complexity_min) * choice.rank
         own = quality.expected(choice.tier.quality, at, at, m) if choice.tier is not None else 0.0
-        return own, quality.expected(max(priors), at, at, m) if priors else 1.0
+        return own, quality.expected(best, at, at, m)
+
+    def _promise(self, request_class: tables.Class, tier: tables.Tier | None) -> report.Promise:
+        """The stricter of the class's and the serving tier's promise, part by part; a cached answer has no tier."""
+        key = (request_class.name, tier.name if tier is not None else "")
+        if key not in self._promises:
+            own, serving = request_class.slo, tier.slo if tier is not None else tables.Slo()
+            self._promises[key] = report.Promise(
+                _stricter(own.ttft_seconds, serving.ttft_seconds),
+                _stricter(own.itl_seconds, serving.itl_seconds),
+                _stricter(own.e2e_seconds, serving.e2e_seconds),
+            )
+        return self._promises[key]
+
+
+def _stricter(one: float | None, other: float | None) -> float | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _usd(rates: tables.Rates, request: Request) -> float:
     return economics.request_usd(
         rates, input_tokens=request.input_tokens, cached_input_tokens=0, output_tokens=request.output_tokens
     )
-
-
-def _promise(choice: dispatch.Choice, *, cached: bool = False) -> report.Promise:
-    """The stricter of the class's and the serving tier's promise, part by part; a cached answer has no tier."""
-    own = choice.request_class.slo
-    tier = choice.tier.slo if choice.tier is not None and not cached else tables.Slo()
-    pairs = (
-        (own.ttft_seconds, tier.ttft_seconds),
-        (own.itl_seconds, tier.itl_seconds),
-        (own.e2e_seconds, tier.e2e_seconds),
-    )
-    return report.Promise(*(min((part for part in pair if part is not None), default=None) for pair in pairs))

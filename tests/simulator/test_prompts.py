@@ -120,14 +120,14 @@ def test_the_mix_says_of_itself_that_it_is_assumed() -> None:
     )
 
 
-def test_few_representatives_stand_for_many_requests() -> None:
+def test_few_signatures_stand_for_many_requests() -> None:
     requests = traces.synthesize(minutes=30, seed=2).requests
 
-    representatives = {prompts.representative(one) for one in requests}
+    signatures = {prompts.signature(one) for one in requests}
 
-    assert len(representatives) < len(requests) / 5
+    assert len(signatures) < len(requests) / 5
     for one in requests[:200]:
-        stand_in = prompts.representative(one)
+        stand_in = prompts.representative(prompts.signature(one))
         assert stand_in.sensitive == one.sensitive
         assert prompts._question(stand_in) == prompts._question(one)
         assert 0.8 < stand_in.input_tokens / one.input_tokens < 1.25 or one.input_tokens < 8

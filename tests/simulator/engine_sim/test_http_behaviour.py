@@ -370,18 +370,28 @@ def test_freeze_leaves_health_at_200_and_lifting_it_goes_on() -> None:
     with_server(check)
 
 
-def test_a_refusing_server_opens_again_when_the_fault_ends() -> None:
+def test_a_refusing_server_opens_again_when_the_fault_is_lifted() -> None:
     async def check(running: serving.Running) -> None:
-        reader, writer = await running.open(
-            "POST", serving.CHAT, {"messages": [{"role": "user", "content": "x"}], "max_tokens": 200}
-        )
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 200}
+        reader, writer = await running.open("POST", serving.CHAT, body)
         await running.until(lambda: running.life.shared.engine.in_flight)
-        await running.fault("refuse", seconds=0.2)
+        await running.fault("refuse")
         with pytest.raises(ConnectionRefusedError):
             await running.chat()
         assert serving.parse(await reader.read()).status == 200  # what was open goes on
         writer.close()
-        await running.until(lambda: not running.life._refusing and running.life._server.servers)
+        running.life.shared.board.clear()
+        running.life.shared.on_faults()
+        await running.until(lambda: running.life._server.servers)
+        assert (await running.chat()).status == 200
+
+    with_server(check)
+
+
+def test_a_refusal_ends_by_itself_after_its_seconds() -> None:
+    async def check(running: serving.Running) -> None:
+        await running.fault("refuse", seconds=0.05)
+        await running.until(lambda: running.life._server.servers)
         assert (await running.chat()).status == 200
 
     with_server(check)
