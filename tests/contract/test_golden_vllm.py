@@ -25,8 +25,9 @@ SETTINGS = {
     "--enable-request-id-headers --enable-server-load-tracking",
     "timed": f"{SMALL} --served-model-name small alias-b --enable-per-request-metrics",
     "large": LARGE,
-    "limited": f"{LARGE} --max-num-seqs 3 --max-num-queued-reqs 6 --sim-kv-tokens 5440",
-    "draining": f"{LARGE} --shutdown-timeout 10 --sim-itl-base-ms 6",
+    "limited": f"{LARGE} --max-num-seqs 3 --max-num-queued-reqs 6 --sim-kv-tokens 5440 --sim-itl-base-ms 20",
+    "draining": f"{LARGE} --shutdown-timeout 10 --sim-itl-base-ms 12",
+    "slow": f"{LARGE} --sim-itl-base-ms 20",
     "tiny-kv": f"{SMALL} --served-model-name small --kv-cache-memory-bytes 1M",
 }
 # Requests that stand alone: the server of these settings gets them in this order.
@@ -333,8 +334,8 @@ def test_a_full_queue_is_503_without_retry_after(own_server: Get) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(6):
             stack.enter_context(server.open("POST", "/v1/chat/completions", LONG, KEY))
-        server.wait_until("num_requests_waiting", 3)
-        assert server.metric("num_requests_running") == 3
+        server.wait_until("num_requests_running", 3)
+        assert server.metric("num_requests_waiting") == 3
         assert_same_metrics("c10-metrics-busy", server, ignoring="http_")
         for name in SCENES["queue full"]:
             assert_same(name, server.replay(name))
@@ -360,7 +361,7 @@ def test_a_drain_ends_what_runs_and_refuses_what_comes_while_health_says_200(own
 
 @pytest.mark.process
 def test_sigterm_without_a_timeout_fails_what_runs_at_once(own_server: Get) -> None:
-    server = own_server("large")
+    server = own_server("slow")
     running = {name: server.start(name) for name in SCENES["SIGTERM at once"]}
     server.wait_until("num_requests_running", 2)
     server.process.send_signal(signal.SIGTERM)
