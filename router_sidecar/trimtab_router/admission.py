@@ -6,8 +6,8 @@ import hashlib
 import hmac
 import random
 import re
-from dataclasses import dataclass
 
+import msgspec
 from trimtab_core.routing import classifier, features
 
 from trimtab_router import compiled, errors, openai, routes
@@ -20,8 +20,7 @@ _FALSE = (b"false", b"0", b"no", b"")
 _BEARER = b"bearer "
 
 
-@dataclass(slots=True)
-class Admission:
+class Admission(msgspec.Struct):
     """A request that may be served.
 
     Attributes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from trimtab_core.routing import table
 
 from trimtab_router import answers, ledger, relay
@@ -12,8 +11,7 @@ CHARS_PER_TOKEN = 4
 """Of English text, about; for requests whose engine never came to count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(msgspec.Struct, frozen=True):
     """What one request used and cost.
 
     Attributes:

@@ -36,11 +36,11 @@ def choose(
         rng: breaks ties.
     """
     allowed = class_.orders[first]
-    for tiers in (allowed,) if closed else (allowed, class_.wider[first]):
-        for tier in tiers:
-            endpoint = picker.pick(filters.eligible(tier.endpoints, now=now, tried=tried), rng)
-            if endpoint is not None:
-                return tier, endpoint
+    wider = class_.wider[first]
+    for tier in allowed + wider if wider and not closed else allowed:
+        endpoint = picker.pick(filters.eligible(tier.endpoints, now=now, tried=tried), rng)
+        if endpoint is not None:
+            return tier, endpoint
     for tier in allowed:
         endpoint = picker.pick(filters.last_resort(tier.endpoints, tried=tried), rng)
         if endpoint is not None:

@@ -74,8 +74,8 @@ class Exchange:
     """One request from admission to its entry in the ledger."""
 
     __slots__ = (
-        "_admitted", "_attempt", "_attempts", "_connection", "_first_at", "_forwarding", "_hold_until", "_last_at",
-        "_lookup", "_paused", "_request", "_request_id", "_route", "_router", "_stage", "_table", "_tried",
+        "_admitted", "_attempt", "_attempts", "_billed", "_connection", "_first_at", "_forwarding", "_hold_until",
+        "_last_at", "_lookup", "_paused", "_request", "_request_id", "_route", "_router", "_stage", "_table", "_tried",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +101,7 @@ class Exchange:
         self._first_at = self._last_at = self._hold_until = 0.0
         self._paused = False
         self._lookup: lookup.Lookup | None = None
+        self._billed: billing.Bill | None = None
         self._admitted: admission.Admission
         self._forwarding: forwarding.Forwarding
 
@@ -280,12 +281,13 @@ class Exchange:
                 now=now,
                 rng=router.rng,
             )
-            hold = dispatch.hold_seconds(admitted.class_, admitted.first)
         if choice is not None:
             self._ask(choice)
             return True
         if self._stage is Stage.HELD:
             return False
+        if admitted.first is not None:
+            hold = dispatch.hold_seconds(admitted.class_, admitted.first)
         if otherwise is None and hold > 0:
             self._stage = Stage.HELD
             self._hold_until = now + hold
@@ -379,15 +381,18 @@ class Exchange:
         return self._router.draining or not self._request.keep_alive
 
     def _bill(self) -> billing.Bill:
+        """Made out once: by then the answer is complete, or over."""
         current = self._attempt
-        if current is None:
-            return billing.NOTHING
-        return billing.bill(
-            current.relay,
-            body_bytes=len(self._request.body),
-            tier=current.tier.spec,
-            baseline=self._table.data.baseline,
-        )
+        if self._billed is None:
+            self._billed = billing.NOTHING
+            if current is not None:
+                self._billed = billing.bill(
+                    current.relay,
+                    body_bytes=len(self._request.body),
+                    tier=current.tier.spec,
+                    baseline=self._table.data.baseline,
+                )
+        return self._billed
 
     def _settle(self, result: str) -> None:
         """Book the request, once; store its answer if it may be."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 from trimtab_core import economics, telemetry
 from trimtab_core.routing import table
 
@@ -30,8 +30,7 @@ _FLUSH_AT = 512
 _RECENT = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One ended request.
 
     Attributes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 from trimtab_core.caching import canonical, guard, scope
 from trimtab_core.routing import table
@@ -16,8 +14,7 @@ _CONTROL = b"x-trimtab-cache-control"
 _CONTROLS = (b"no-cache", b"no-store")
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True):
     """What the cache may do for a request.
 
     Attributes:

@@ -16,8 +16,9 @@ from trimtab_router import answers, sse
 _BROKEN = ("abort", "error")
 """How vLLM ends what it gave up: with HTTP 200 and, in streams, with ``[DONE]`` after it."""
 
-_FINISH = (b'"finish_reason":"', b'"finish_reason": "')
 _USAGE = (b'"usage":{', b'"usage": {')
+_MARKS = (b'"error"', b"[DONE]", b'"abort"', *_USAGE, b'"finish_reason":"', b'"finish_reason": "')
+"""What makes an event of choices worth a look, with and without a blank after the colon."""
 
 Price = Callable[[answers.Usage], float]
 
@@ -36,16 +37,15 @@ class Relay:
         error_body: the engine's own words, if it reported an error in its stream.
     """
 
-    __slots__ = ("committed", "ended", "error_body", "failure", "finish_reason", "kept", "pieces", "usage")
-
-    def __init__(self) -> None:
-        self.failure = ""
-        self.usage: answers.Usage | None = None
-        self.finish_reason = ""
-        self.committed = self.ended = False
-        self.pieces = 0
-        self.kept: list[bytes] | None = None
-        self.error_body = b""
+    # As defaults of the class: most relays never set most of them, and one is made for every answer.
+    failure: str = ""
+    usage: answers.Usage | None = None
+    finish_reason: str = ""
+    committed: bool = False
+    ended: bool = False
+    pieces: int = 0
+    kept: list[bytes] | None = None
+    error_body: bytes = b""
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the engine's body; returns those that may go to the client now."""
@@ -70,10 +70,7 @@ class EventRelay(Relay):
     The first event is its content; the end of the message is its end.
     """
 
-    __slots__ = ("_held", "_keep_bytes", "_limit", "_splitter")
-
     def __init__(self, event_limit: int, keep_bytes: int = 0) -> None:
-        super().__init__()
         self._splitter = sse.Splitter()
         self._limit = event_limit
         self._held = b""
@@ -88,11 +85,11 @@ class EventRelay(Relay):
             self.failure = "oversized-event"
         if not block or self.failure or self.ended:
             return b""
-        if self.committed and not self.is_marked(block):
-            self.pieces += block.count(sse.END)
-            passed = block
-        else:
-            passed = self._examine(block)
+        passed = b""
+        if not self.committed:
+            passed, block = self._open(block)
+        if block and not self.failure:
+            passed += self._relay(block)
         if self.kept is not None and passed:
             self._keep(passed)
         return passed
@@ -103,35 +100,57 @@ class EventRelay(Relay):
             self.failure = "truncated"
         self.ended = not self.failure
 
-    def is_marked(self, block: bytes) -> bool:
-        """Whether events of the block must be looked at one by one."""
+    def first_mark(self, block: bytes) -> int:
+        """Where in a block the first event lies that must be looked at; -1 if there is none."""
         del block
-        return False
+        return -1
 
     def take(self, event: bytes) -> tuple[bytes, bool]:
         """Look at one event: what of it is passed on, and whether it is content."""
         return event + sse.END, True
 
-    def _examine(self, block: bytes) -> bytes:
-        passed: list[bytes] = []
-        for event in sse.events(block):
-            out, content = self.take(event)
-            if self.failure:
+    def _open(self, block: bytes) -> tuple[bytes, bytes]:
+        """Before the commit point: hold events until one has content; returns what may go, and the rest unread."""
+        start = 0
+        while start < len(block) and not self.committed:
+            end = block.index(sse.END, start) + len(sse.END)
+            self._held += self._take_counted(block[start:end])
+            start = end
+            if self.failure or self.ended:
                 break
-            passed.append(out)
-            self.pieces += content
-            self.committed = self.committed or content
-            if self.ended:
-                # The end commits too: an empty answer is an answer.
-                self.committed = True
-                break
-        if not self.committed:
-            self._held += b"".join(passed)
-            if len(self._held) > self._limit:
-                self.failure = "oversized-event"
-            return b""
+        # An end commits too: an empty answer is an answer.
+        self.committed = self.committed or self.ended
+        if len(self._held) > self._limit:
+            self.failure = "oversized-event"
+        if self.failure or not self.committed:
+            return b"", b""
         held, self._held = self._held, b""
-        return held + b"".join(passed)
+        return held, b"" if self.ended else block[start:]
+
+    def _relay(self, block: bytes) -> bytes:
+        """After it: pass unread what lies before the first mark, and look at the rest."""
+        mark = self.first_mark(block)
+        if mark < 0:
+            self.pieces += block.count(sse.END)
+            return block
+        cut = block.rfind(sse.END, 0, mark) + len(sse.END) if mark else 0
+        cut = cut if cut >= len(sse.END) else 0
+        passed = [block[:cut]]
+        self.pieces += passed[0].count(sse.END)
+        for event in sse.events(block[cut:]):
+            passed.append(self._take_counted(event + sse.END))
+            if self.failure or self.ended:
+                break
+        return b"".join(passed)
+
+    def _take_counted(self, event: bytes) -> bytes:
+        """One event with its empty line."""
+        if not event.strip(b"\n"):
+            return b""
+        out, content = self.take(event[: -len(sse.END)])
+        self.pieces += content
+        self.committed = self.committed or (content and not self.failure)
+        return b"" if self.failure else out
 
     def _keep(self, block: bytes) -> None:
         assert self.kept is not None
@@ -151,24 +170,15 @@ class ChoiceRelay(EventRelay):
         keep_bytes: keep up to so many bytes of the stream for the cache.
     """
 
-    __slots__ = ("_price", "_show_usage")
-
     def __init__(self, event_limit: int, *, show_usage: bool, price: Price, keep_bytes: int = 0) -> None:
         super().__init__(event_limit, keep_bytes)
         self._show_usage = show_usage
         self._price = price
 
-    def is_marked(self, block: bytes) -> bool:
-        """Ends, usage and errors; the word in a text is escaped and costs no more than a closer look."""
-        return (
-            b'"error"' in block  # as a key, or as what a choice ended by
-            or b"[DONE]" in block
-            or b'"abort"' in block
-            or _USAGE[0] in block
-            or _FINISH[0] in block
-            or _USAGE[1] in block
-            or _FINISH[1] in block
-        )
+    def first_mark(self, block: bytes) -> int:
+        """Ends, usage and errors; the words in a text are escaped and cost no more than a closer look."""
+        found = [at for mark in _MARKS if (at := block.find(mark)) >= 0]
+        return min(found) if found else -1
 
     def take(self, event: bytes) -> tuple[bytes, bool]:
         """One chunk."""
@@ -225,17 +235,17 @@ class _ResponseEvent(msgspec.Struct):
     response: Response | None = None
 
 
+_RESPONSE_MARKS = (b"response.completed", b"response.incomplete", b"response.failed", b"error")
 _response_event = msgspec.json.Decoder(_ResponseEvent)
 
 
 class ResponseRelay(EventRelay):
     """Streams of the responses route: typed events, of which ``response.completed`` or ``.incomplete`` is the last."""
 
-    __slots__ = ()
-
-    def is_marked(self, block: bytes) -> bool:
+    def first_mark(self, block: bytes) -> int:
         """Ends and errors."""
-        return b"response.completed" in block or b"response.incomplete" in block or _may_fail(block)
+        found = [at for mark in _RESPONSE_MARKS if (at := block.find(mark)) >= 0]
+        return min(found) if found else -1
 
     def take(self, event: bytes) -> tuple[bytes, bool]:
         """One typed event."""
@@ -262,10 +272,6 @@ class ResponseRelay(EventRelay):
             self.failure = "truncated"
 
 
-def _may_fail(block: bytes) -> bool:
-    return b"error" in block or b"response.failed" in block
-
-
 class WholeRelay(Relay):
     """An answer in one piece: collected, judged as a whole, and only then handed out.
 
@@ -274,10 +280,7 @@ class WholeRelay(Relay):
         judged: it must be JSON of OpenAI's shape; otherwise only its completeness counts.
     """
 
-    __slots__ = ("_judged", "_limit", "_parts", "_size")
-
     def __init__(self, limit: int, *, judged: bool) -> None:
-        super().__init__()
         self._limit = limit
         self._judged = judged
         self._parts: list[bytes] = []
@@ -322,8 +325,6 @@ class WholeRelay(Relay):
 
 class OpaqueRelay(Relay):
     """Bytes of which nothing is known, such as audio: passed on as they come."""
-
-    __slots__ = ()
 
     def feed(self, data: bytes) -> bytes:
         """Everything is content."""

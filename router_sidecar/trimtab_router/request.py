@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """A complete HTTP request.
 
     Attributes:
@@ -25,7 +24,7 @@ class Request:
     method: bytes = b""
     path: bytes = b""
     query: bytes = b""
-    headers: dict[bytes, bytes] = field(default_factory=dict)
+    headers: dict[bytes, bytes] = {}
     repeated: tuple[bytes, ...] = ()
     body: bytes = b""
     keep_alive: bool = True

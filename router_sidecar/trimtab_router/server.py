@@ -56,8 +56,9 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_head_bytes", "_head_read", "_in_body",
-        "_lingered", "_parser", "_paused", "_queue", "_url", "busy", "closing", "exchange", "idle_since", "transport",
+        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_head_bytes", "_head_read", "_headers",
+        "_in_body", "_lingered", "_parser", "_paused", "_queue", "_repeated", "_url", "busy", "closing", "exchange",
+        "idle_since", "transport",
     )  # fmt: skip
 
     def __init__(self, acceptor: Acceptor) -> None:
@@ -66,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[request.Request] = deque()
         self._building: request.Request | None = None
         self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._repeated: tuple[bytes, ...] = ()
         self._body: list[bytes] = []
         self._body_bytes = self._head_bytes = self._head_read = 0
         self._in_body = self._paused = self._choked = False
@@ -140,36 +143,38 @@ class ClientConnection(asyncio.Protocol):
         """Start a request."""
         self._building = request.Request(self._acceptor.clock())
         self._url = b""
+        self._headers = {}
+        self._repeated = ()
         self._body_bytes = self._head_bytes = self._head_read = 0
         self._in_body = False
 
     def on_url(self, url: bytes) -> None:
         """Collect the target."""
         self._url += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the header; note repeated ones."""
-        building = self._building
-        assert building is not None
-        self._count_head(len(name) + len(value))
+        self._head_bytes += len(name) + len(value)
         name = name.lower()
-        if self._bad is not None:
-            return
-        if name in building.headers:
-            building.repeated += (name,)
+        headers = self._headers
+        if name in headers:
+            self._repeated += (name,)
         else:
-            building.headers[name] = value
+            headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Judge the announced body; ask for it if the client waits to be asked."""
         building = self._building
         assert building is not None
+        building.headers, building.repeated = self._headers, self._repeated
         self._in_body = True
-        length = building.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._acceptor.limits.body_bytes:
+        length = self._headers.get(b"content-length", b"0")
+        if self._head_bytes > self._acceptor.limits.head_bytes:
+            self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
+        elif length.isdigit() and int(length) > self._acceptor.limits.body_bytes:
             self._bad = self._bad or errors.BodyTooLarge(self._body_limit())
-        elif building.headers.get(b"expect", b"").lower() == b"100-continue" and not self.busy and self._bad is None:
+        elif b"expect" in self._headers and not self.busy and self._headers[b"expect"].lower() == b"100-continue":
             self.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -297,11 +302,6 @@ class ClientConnection(asyncio.Protocol):
         self._lingered += count
         if self._lingered > _LINGER_BYTES:
             self.abort()
-
-    def _count_head(self, count: int) -> None:
-        self._head_bytes += count
-        if self._head_bytes > self._acceptor.limits.head_bytes:
-            self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
 
     def _head_limit(self) -> str:
         return f"the request's head is larger than {self._acceptor.limits.head_bytes} bytes"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from trimtab_core.routing import table
 
 from trimtab_router import admission, attempt, billing, cache_store, ledger, lookup
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(msgspec.Struct, frozen=True):
     """When things happened, in monotonic seconds; ``first_at`` is None if no content was streamed."""
 
     arrived_at: float

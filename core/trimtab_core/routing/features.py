@@ -45,11 +45,14 @@ _SIMPLE = (
     "hi hello hey thanks thank please translate define capital name who when where what is weather spell synonym "
     "summarise summarize yes no ok meaning tell joke"
 )
-_KIND = dict.fromkeys(_SIMPLE.split(), 2) | dict.fromkeys(_TASKS.split(), 1) | dict.fromkeys(_REASONING.split(), 0)
-_SPACES = str.maketrans(dict.fromkeys(".,;:!?()[]{}<>\"'`*#/\\|=+-_\t\r", " "))
-_MATHS = "+=^<>%$√∑∫π≤≥×÷"
-_CODE = ("```", "def ", "class ", "import ", "return ", "();", "{\n", "</", "=>", "#include", "SELECT ", "    ")
-_OPTIONS = ("\nA", "\nB", "(A)", "(B)", "A)", "B)", "A.", "B.")
+_KIND = {word.encode(): kind for kind, words in enumerate((_REASONING, _TASKS, _SIMPLE)) for word in words.split()}
+_SPACED = b".,;:!?()[]{}<>\"'`*#/\\|=+_\t\r\n"
+_FOLD = bytes(32 if code in _SPACED else code for code in range(256)).lower()
+"""Letters to lower case, punctuation to blanks, in one pass; bytes beyond ASCII stay."""
+_FIGURES = b"0123456789"
+_MATHS = b"+=^<>%$\\"
+_CODE = (b"```", b"def ", b"import ", b"return ", b"();", b"</", b"=>", b"    ")
+_OPTIONS = (b"\nA", b"\nB", b"(A)", b"(B)", b"A.", b"B.")
 
 
 def extract(text: str, *, turns: int, context_chars: int) -> tuple[float, ...]:
@@ -65,24 +68,26 @@ def extract(text: str, *, turns: int, context_chars: int) -> tuple[float, ...]:
     """
     if len(text) > MAX_CHARS:
         text = text[: MAX_CHARS // 2] + text[-MAX_CHARS // 2 :]
-    chars = len(text) or 1
-    words = text.lower().translate(_SPACES).split()
+    data = text.encode(errors="replace")
+    size = len(data) or 1
+    words = data.translate(_FOLD).split()
     count = len(words) or 1
-    kinds = [_KIND[word] for word in words if word in _KIND]
-    code = sum(map(text.count, _CODE))
+    kinds = list(map(_KIND.get, words))
+    maths = len(data) - len(data.translate(None, _MATHS))
+    figures = len(data) - len(data.translate(None, _FIGURES))
     return (
-        math.log1p(chars) / 6,
+        math.log1p(size) / 6,
         math.log1p(count) / 4,
-        sum(map(len, words)) / count / 5,
-        sum(map(text.count, "0123456789")) / chars * 10,
-        math.log1p(sum(map(text.count, _MATHS)) + text.count("\\")),
-        math.log1p(code),
+        (size - count) / count / 5,
+        figures / size * 10,
+        math.log1p(maths),
+        math.log1p(sum(map(data.count, _CODE))),
         math.log1p(kinds.count(0)),
         math.log1p(kinds.count(1)),
         kinds.count(2) / count * 10,
-        math.log1p(text.count("?")),
-        math.log1p(text.count("\n")),
-        math.log1p(sum(map(text.count, _OPTIONS))),
+        math.log1p(data.count(b"?")),
+        math.log1p(data.count(b"\n")),
+        math.log1p(sum(map(data.count, _OPTIONS))),
         math.log1p(turns),
         math.log1p(context_chars) / 6,
     )

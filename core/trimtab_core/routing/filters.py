@@ -1,4 +1,4 @@
-"""Filters: which endpoints of a tier may take a request now. Each is one question about one endpoint."""
+"""Filters: which endpoints of a tier may take a request now. Each answers one question for a list of them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,24 @@ class Candidate(Protocol):
 C = TypeVar("C", bound=Candidate)
 
 
-def is_ready(candidate: Candidate) -> bool:
-    """The table lists it as ``Ready``; warming, draining and sleeping ones get nothing new."""
-    return candidate.ready
+def ready(candidates: Sequence[C]) -> list[C]:
+    """Those that the table lists as ``Ready``; warming, draining and sleeping ones get nothing new."""
+    return [each for each in candidates if each.ready]
 
 
-def is_admitted(candidate: Candidate, now: float) -> bool:
-    """It is not ejected, or its time is over: then it gets traffic again, and one failure ejects it at once."""
-    return candidate.ejected_until <= now
+def admitted(candidates: Sequence[C], now: float) -> list[C]:
+    """Those not ejected: ``ejected_until <= now``. After its time one gets traffic again, until its next failure."""
+    return [each for each in candidates if each.ejected_until <= now]
 
 
-def has_room(candidate: Candidate) -> bool:
-    """``in_flight < capacity``."""
-    return candidate.in_flight < candidate.capacity
+def untried(candidates: Sequence[C], tried: Collection[C]) -> list[C]:
+    """Those that have not failed this very request."""
+    return [each for each in candidates if each not in tried]
+
+
+def with_room(candidates: Sequence[C]) -> list[C]:
+    """Those with ``in_flight < capacity``."""
+    return [each for each in candidates if each.in_flight < each.capacity]
 
 
 def eligible(candidates: Sequence[C], *, now: float, tried: Collection[C]) -> list[C]:
@@ -45,13 +50,13 @@ def eligible(candidates: Sequence[C], *, now: float, tried: Collection[C]) -> li
 
     Room is a wish, not a rule: when no endpoint has any, all of them stay, for the engines queue on their own.
     """
-    fit = [each for each in candidates if is_ready(each) and is_admitted(each, now) and each not in tried]
-    if len(fit) > 1:
-        return [each for each in fit if has_room(each)] or fit
-    return fit
+    fit = admitted(ready(candidates), now)
+    if tried:
+        fit = untried(fit, tried)
+    return with_room(fit) or fit if len(fit) > 1 else fit
 
 
 def last_resort(candidates: Sequence[C], *, tried: Collection[C]) -> list[C]:
     """The ejected endpoint that returns soonest, for when nothing else is left: better asked than refused."""
-    ready = [each for each in candidates if is_ready(each) and each not in tried]
-    return [min(ready, key=lambda each: each.ejected_until)] if ready else []
+    left = untried(ready(candidates), tried)
+    return [min(left, key=lambda each: each.ejected_until)] if left else []
