@@ -363,7 +363,7 @@ def test_a_drain_ends_what_runs_and_refuses_what_comes_while_health_says_200(own
 def test_sigterm_without_a_timeout_fails_what_runs_at_once(own_server: Get) -> None:
     server = own_server("slow")
     running = {name: server.start(name) for name in SCENES["SIGTERM at once"]}
-    server.wait_until("num_requests_running", 2)
+    server.wait_until("time_to_first_token_seconds", 2)
     server.process.send_signal(signal.SIGTERM)
     for name, answer_of in running.items():
         assert_same(name, answer_of())
