@@ -6,8 +6,9 @@ Only what needs sockets is left out. One router is simulated: counts in flight a
 from __future__ import annotations
 
 import functools
+import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtab_core.routing import classifier, features, filters, picker, table, weights
@@ -50,7 +51,7 @@ class Choice:
         request_class: that takes it.
         tier: that should serve it; None if no tier of the class has an endpoint now.
         endpoint: of that tier; None for an external one.
-        rank: of its complexity within the class, in [0, 1).
+        rank: of its complexity among all requests of the class so far, in [0, 1).
         external: the tier is served by a provider.
     """
 
@@ -73,6 +74,9 @@ class Dispatcher:
         self._rng = random.Random(f"dispatch {seed}")
         self._found: dict[prompts.Signature, tuple[Judgement, table.Class | None]] = {}
         self._ranks: dict[str, weights.RankHistogram] = {}
+        self._seen: dict[str, weights.RankHistogram] = {}
+        self._seen_rng = random.Random(f"seen {seed}")
+        self._orders: dict[tuple[str, str], tuple[str, ...]] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._by_tier: dict[str, list[Endpoint]] = {}
         self._intervals: dict[str, weights.Intervals | None] = {}
@@ -90,10 +94,13 @@ class Dispatcher:
         table.check(new)
         if self._table is None or new.classifier != self._table.classifier:
             self._model = classifier.compile_model(new.classifier)
-        by_quality = [tier.name for tier in sorted(new.tiers, key=lambda tier: tier.quality)]
+        cheap_first = sorted(new.tiers, key=lambda tier: (tier.quality, tier.rates.output_usd_per_token))
+        by_quality = [tier.name for tier in cheap_first]
         self._intervals = {each.name: weights.intervals(each.weights, by_quality) for each in new.classes}
         self._tiers = {tier.name: tier for tier in new.tiers}
+        self._orders.clear()
         self._ranks = {each.name: self._ranks.get(each.name) or weights.RankHistogram() for each in new.classes}
+        self._seen = {each.name: self._seen.get(each.name) or weights.RankHistogram() for each in new.classes}
         self._found.clear()
         known, self._endpoints, self._by_tier = self._endpoints, {}, {}
         for tier in new.tiers:
@@ -113,19 +120,22 @@ class Dispatcher:
     def choose(self, request: Request) -> Choice | None:
         """Class, tier and endpoint for a request; None when no class matches or there is no table.
 
-        The rank among the class's scores names the tier. If that has no endpoint, the other allowed tiers are tried,
-        the next better ones first.
+        The rank among the class's scores names the tier, if more than one has a share. If that has no endpoint, others
+        are tried in the router's order.
         """
         if self._table is None:
             return None
         judgement, found = self._find_class(self._table, request)
         if found is None:
             return None
-        rank = self._ranks[found.name].rank(judgement.complexity, self._rng)
+        rank = self._seen[found.name].rank(judgement.complexity, self._seen_rng)
         owned = self._intervals[found.name]
         if owned is None:
             return Choice(found, None, None, rank)
-        for name in self._order(found, owned.owner(rank)):
+        first = owned.tiers[0]
+        if len(owned.tiers) > 1:
+            first = owned.owner(self._ranks[found.name].rank(judgement.complexity, self._rng))
+        for name in self._order(found, first, closed=judgement.sensitive):
             tier = self._tiers[name]
             endpoint = picker.pick(filters.eligible(self._by_tier[name], now=0.0, tried=()), self._rng)
             if endpoint is not None:
@@ -157,14 +167,25 @@ class Dispatcher:
         self._endpoints[listed.name] = endpoint
         return endpoint
 
-    def _order(self, request_class: table.Class, first: str) -> Iterable[str]:
-        yield first
+    def _order(self, request_class: table.Class, first: str, *, closed: bool) -> tuple[str, ...]:
+        """The tier of the weights, better allowed ones upwards, lesser ones downwards; then the same of other tiers.
+
+        A class that fails closed and a sensitive request have no other tiers.
+        """
+        closed = closed or request_class.reject_when_unavailable or bool(request_class.match.sensitive)
+        key = (request_class.name if not closed else f"{request_class.name} closed", first)
+        if key not in self._orders:
+            own = [name for name in self._tiers if name in request_class.allow]
+            beyond = [] if closed else [name for name in self._tiers if name not in request_class.allow]
+            self._orders[key] = (first, *self._around(first, own), *self._around(first, beyond))
+        return self._orders[key]
+
+    def _around(self, first: str, names: Sequence[str]) -> tuple[str, ...]:
         quality = self._tiers[first].quality
-        others = [name for name in request_class.allow if name != first]
-        yield from sorted(
-            others,
-            key=lambda name: (self._tiers[name].quality < quality, abs(self._tiers[name].quality - quality), name),
-        )
+        others = sorted((name for name in names if name != first), key=lambda name: (self._tiers[name].quality, name))
+        better = [name for name in others if self._tiers[name].quality >= quality]
+        lesser = [name for name in reversed(others) if self._tiers[name].quality < quality]
+        return (*better, *lesser)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -174,10 +195,9 @@ def _judged(model: classifier.Model, of: prompts.Signature, seed: int) -> Judgem
 
 def judge(model: classifier.Model, messages: Sequence[prompts.Message]) -> Judgement:
     """Score a prompt and look for marks of personal data, as a router does with the body of a request."""
-    last = messages[-1]["content"]
-    whole = "\n".join(message["content"] for message in messages)
-    values = features.extract(last, turns=len(messages), context_chars=len(whole))
-    return Judgement(classifier.score(model, values), bool(features.sensitive_mark(whole.encode())))
+    body = json.dumps({"model": "auto", "messages": messages}, separators=(",", ":")).encode()
+    values = features.extract(messages[-1]["content"], turns=len(messages), context_chars=len(body))
+    return Judgement(classifier.score(model, values), bool(features.sensitive_mark(body)))
 
 
 def classify(rules: table.RoutingTable, judgement: Judgement) -> table.Class | None:

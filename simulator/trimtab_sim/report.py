@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab_core.planning.plan import Decision
+from trimtab_core.routing import table as tables
 
 CACHE = "cache"
 """Stands in ``share_by_tier`` for requests that the cache answered."""
@@ -35,6 +36,19 @@ class Promise:
         """Whether all limits hold. What could not be measured (no second token) can't be missed."""
         pairs = ((self.ttft_s, ttft_s), (self.itl_s, itl_s), (self.e2e_s, e2e_s))
         return all(limit is None or value is None or value <= limit for limit, value in pairs)
+
+
+def strictest(*slos: tables.Slo) -> Promise:
+    """All of these promises at once, part by part: what a class and the tier that serves it promise together."""
+
+    def least(limits: Iterable[float | None]) -> float | None:
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    return Promise(
+        least(slo.ttft_seconds for slo in slos),
+        least(slo.itl_seconds for slo in slos),
+        least(slo.e2e_seconds for slo in slos),
+    )
 
 
 @dataclass(frozen=True, slots=True)

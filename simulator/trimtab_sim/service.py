@@ -20,7 +20,7 @@ EXTERNAL_TTFT_SECONDS = 0.6
 EXTERNAL_ITL_SECONDS = 0.015
 """How fast an external provider answers, whatever the load: assumed, as nobody publishes it."""
 
-OK, ERROR = "ok", "error"
+OK, CACHED, FAILED, NO_TIER = "ok", "cached", "failed", "none"
 HIT, MISS, STORE = "hit", "miss", "store"
 
 
@@ -87,7 +87,7 @@ class Service:
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
         self._use_cache = True
-        self._promises: dict[tuple[str, str], report.Promise] = {}
+        self._promises: dict[tuple[str, str], tuple[report.Promise, report.Promise]] = {}
         self._priors: dict[str, tuple[float, float]] = {}
         self._held: list[_Flight] = []
         self._flights: dict[_Flight, None] = {}  # in order of arrival
@@ -222,13 +222,14 @@ class Service:
             flight.deadline.cancel()
         request, choice = flight.request, flight.choice
         earned, best = self._quality(choice)
+        served = choice.tier
         if stored_quality is None:
-            promise = self._promise(choice.request_class, choice.tier)
-            self._account(flight, latencies, promise)
+            self._account(flight, latencies)
             self._store(request, choice, earned)
         else:
-            promise, earned = self._promise(choice.request_class, None), stored_quality
-        met = promise.met(*latencies)
+            served, earned = None, stored_quality
+            self._meters.count(telemetry.REQUESTS, (self._policy, choice.request_class.name, report.CACHE, CACHED))
+        met = self._promised(choice.request_class, served)[0].met(*latencies)
         self._recorder.add(report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best))
 
     def _fail(self, flight: _Flight) -> None:
@@ -237,8 +238,12 @@ class Service:
         if flight in self._held:
             self._held.remove(flight)
         choice = flight.choice
-        tier = choice.tier.name if choice.tier is not None else ""
-        self._meters.count(telemetry.REQUESTS, (self._policy, choice.request_class.name, tier, ERROR))
+        labels = (self._policy, choice.request_class.name, choice.tier.name if choice.tier is not None else NO_TIER)
+        self._meters.count(telemetry.REQUESTS, (*labels, FAILED))
+        counted = self._promised(choice.request_class, choice.tier)[1]
+        for name, limit in (("ttft", counted.ttft_s), ("e2e", counted.e2e_s)):
+            if limit is not None:
+                self._meters.count(telemetry.SLO_MEASURED, (*labels, name))
         _, best = self._quality(choice)
         self._recorder.add(report.Outcome(flight.request.arrival_s, report.FAILED, met=False, best_quality=best))
 
@@ -249,7 +254,7 @@ class Service:
         del self._flights[flight]
         return True
 
-    def _account(self, flight: _Flight, latencies: tuple[float, float | None, float], promise: report.Promise) -> None:
+    def _account(self, flight: _Flight, latencies: tuple[float, float | None, float]) -> None:
         """What the router counts when a request ends."""
         request, choice, count = flight.request, flight.choice, self._meters.count
         assert choice.tier is not None
@@ -260,7 +265,8 @@ class Service:
         count(telemetry.OUTPUT_TOKENS, labels, request.output_tokens)
         count(telemetry.COST_USD, (*labels, ""), _usd(choice.tier.rates, request))
         count(telemetry.BASELINE_USD, labels[:2], _usd(self._rules.baseline, request))
-        limits = (("ttft", promise.ttft_s), ("itl", promise.itl_s), ("e2e", promise.e2e_s))
+        counted = self._promised(choice.request_class, choice.tier)[1]
+        limits = (("ttft", counted.ttft_s), ("itl", counted.itl_s), ("e2e", counted.e2e_s))
         for (name, limit), value in zip(limits, latencies, strict=True):
             if limit is not None and value is not None:
                 count(telemetry.SLO_MEASURED, (*labels, name))
@@ -287,21 +293,19 @@ class Service:
         own = quality.expected(choice.tier.quality, at, at, m) if choice.tier is not None else 0.0
         return own, quality.expected(best, at, at, m)
 
-    def _promise(self, request_class: tables.Class, tier: tables.Tier | None) -> report.Promise:
-        """The stricter of the class's and the serving tier's promise, part by part; a cached answer has no tier."""
+    def _promised(self, request_class: tables.Class, tier: tables.Tier | None) -> tuple[report.Promise, report.Promise]:
+        """What must hold for the report, and what the router counts; a cached answer has no tier.
+
+        The report asks for the class's and the tier's promise at once. The router counts the class's, and the tier's
+        where the class has none.
+        """
         key = (request_class.name, tier.name if tier is not None else "")
         if key not in self._promises:
-            own, serving = request_class.slo, tier.slo if tier is not None else tables.Slo()
-            self._promises[key] = report.Promise(
-                _stricter(own.ttft_seconds, serving.ttft_seconds),
-                _stricter(own.itl_seconds, serving.itl_seconds),
-                _stricter(own.e2e_seconds, serving.e2e_seconds),
-            )
+            serving = tier.slo if tier is not None else tables.Slo()
+            own = report.strictest(request_class.slo)
+            counted = report.strictest(serving) if own == report.Promise() else own
+            self._promises[key] = (report.strictest(request_class.slo, serving), counted)
         return self._promises[key]
-
-
-def _stricter(one: float | None, other: float | None) -> float | None:
-    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _usd(rates: tables.Rates, request: Request) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from typing import Any
 
 import pytest
 from trimtab_core.routing import table
@@ -11,6 +12,7 @@ from trimtab_sim.workload import Request
 
 REQUESTS = traces.synthesize(minutes=10, seed=5).requests
 PLAIN = Request(0, 0.0, 400, 50, difficulty=0.1, prompt=0)
+SENSITIVE = Request(0, 0.0, 400, 50, difficulty=0.1, sensitive=True, prompt=0)
 
 
 def tier(name: str, quality: float, endpoints: int = 2, **changes: object) -> table.Tier:
@@ -116,15 +118,27 @@ def test_without_an_endpoint_the_next_better_tier_takes_over_then_the_next_worse
     assert served(router(rules(*tiers, medium=1.0)), REQUESTS[:20]) == {"small": 20}
 
 
-def test_a_tier_that_may_not_be_used_never_takes_over() -> None:
-    classes = [table.Class("one", table.Match(), ["large"], {"large": 1.0})]
-    made = router(rules(tier("small", 0.6), tier("large", 0.8, endpoints=0), classes=classes))
+@pytest.mark.parametrize(
+    ("changes", "request_", "expected"),
+    [
+        pytest.param({}, PLAIN, "small", id="falls back beyond its own tiers"),
+        pytest.param({"reject_when_unavailable": True}, PLAIN, None, id="rejects"),
+        pytest.param({"match": table.Match(sensitive=False)}, PLAIN, "small", id="known not to be sensitive"),
+        pytest.param({}, SENSITIVE, None, id="a sensitive request stays whatever the class says"),
+        pytest.param({"match": table.Match(sensitive=True)}, SENSITIVE, None, id="a sensitive class"),
+    ],
+)
+def test_what_may_take_over_when_no_own_tier_has_an_endpoint(
+    changes: dict[str, Any], request_: Request, expected: str | None
+) -> None:
+    values: dict[str, Any] = {"match": table.Match(), "allow": ["large"], "weights": {"large": 1.0}} | changes
+    made = router(rules(tier("small", 0.6), tier("large", 0.8, endpoints=0), classes=[table.Class("one", **values)]))
 
-    choice = made.choose(PLAIN)
+    choice = made.choose(request_)
 
     assert choice is not None
-    assert choice.tier is None
-    assert choice.endpoint is None
+    assert (choice.tier.name if choice.tier else None) == expected
+    assert (choice.endpoint is None) == (expected is None)
 
 
 def test_a_provider_needs_no_endpoint() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import Decision
+from trimtab_core.routing import table
 from trimtab_sim import report
 from trimtab_sim.report import Bill, Fleet, Outcome, Promise
 
@@ -114,6 +115,15 @@ def test_a_promise_holds_if_every_limit_does(
     promise: Promise, latencies: tuple[float | None, float | None, float | None], *, met: bool
 ) -> None:
     assert promise.met(*latencies) is met
+
+
+def test_promises_of_class_and_tier_hold_together() -> None:
+    both = report.strictest(
+        table.Slo(ttft_seconds=2.0, e2e_seconds=45.0), table.Slo(ttft_seconds=1.0, itl_seconds=0.06)
+    )
+
+    assert both == Promise(ttft_s=1.0, itl_s=0.06, e2e_s=45.0)
+    assert report.strictest() == Promise()
 
 
 @pytest.mark.parametrize(

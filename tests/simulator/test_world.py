@@ -10,7 +10,7 @@ from trimtab_core import signals
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning.plan import Decision, VariantKey
 from trimtab_core.snapshot import Snapshot
-from trimtab_sim import baselines, control, prompts, report, search, traces, world
+from trimtab_sim import baselines, control, report, search, traces, world
 from trimtab_sim.workload import Request, Trace
 
 from tests.simulator import scenarios
@@ -208,9 +208,9 @@ def test_a_drained_replica_finishes_what_it_has() -> None:
 
 
 def test_sensitive_requests_are_served_by_the_tier_they_may_use() -> None:
-    scenario = scenarios.scenario(scenarios.flat_trace(mix=prompts.Mix(sensitive=1.0, repeated=0.0)))
+    trace = few(*(0.5 * number for number in range(200)), input_tokens=400, sensitive=True)
 
-    run = world.simulate(scenario, control.Trimtab())
+    run = world.simulate(scenarios.scenario(trace), control.Trimtab())
 
     assert set(run.share_by_tier) == {"large"}
 
