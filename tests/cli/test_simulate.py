@@ -1,0 +1,150 @@
+"""``trimtab simulate`` from the outside: table, JSON, exit codes, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from trimtab_cli import simulate
+
+TIER = """
+apiVersion: inference.trimtab.dev/v1alpha1
+kind: InferenceTier
+metadata: {{name: {name}}}
+spec:
+  model: {{name: model-{name}, quality: "{quality}"}}
+  slo: {{ttft: {{p95: 2s}}, itl: {{p95: 60ms}}, attainment: "0.90"}}
+  variants:
+  - name: one
+    accelerator: {{type: L4}}
+    price: {{usdPerHour: "{usd}"}}
+    replicas: {{min: 1, max: {most}}}
+    profile: {{itlBase: 20ms, itlPerSequence: 1ms, prefillTokensPerSecond: 10000, kvTokens: 200000, maxSequences: 64, startup: 20s}}
+---
+"""
+POLICY = """
+apiVersion: inference.trimtab.dev/v1alpha1
+kind: RoutingPolicy
+metadata: {name: chat}
+spec:
+  tiers: [{ref: small}, {ref: large}]
+  objective: {qualityRetention: "0.80"}
+"""
+
+
+def manifests(folder: Path, *, most: int = 20, policy: str = POLICY) -> Path:
+    path = folder / "manifests"
+    path.mkdir()
+    tiers = TIER.format(name="small", quality="0.60", usd="1.00", most=most) + TIER.format(
+        name="large", quality="0.80", usd="8.00", most=most
+    )
+    (path / "all.yaml").write_text(tiers + policy)
+    return path
+
+
+def trace(folder: Path, *, seconds: int = 120) -> Path:
+    path = folder / "trace.csv"
+    rows = "".join(f"{at},300,60\n" for at in range(seconds))
+    path.write_text("t_s,input_tokens,output_tokens\n" + rows)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(simulate.command, [str(argument) for argument in arguments])
+
+
+def test_a_table_beside_baselines_and_a_json_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+
+    result = run("-f", manifests(tmp_path), "--trace", trace(tmp_path), "--json", out)
+
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "trace.csv: 120 requests in 1m59s"
+    assert [line.split()[0] for line in lines[3:6]] == ["trimtab", "static-peak", "hpa-queue"]
+    assert "static-peak: 1 × large/one; smallest of 1 counts tried" in result.output
+    document = json.loads(out.read_text())
+    assert [found["controller"] for found in document["runs"]] == ["trimtab", "static-peak", "hpa-queue"]
+    assert document["runs"][0]["requests"] == 120
+    assert document["slo_attainment_wanted"] == 0.9
+    assert document["trace"] == "trace.csv"
+    assert "assumed shares" in document["prompts"]
+
+
+def test_without_a_trace_a_synthetic_one_is_used_and_says_so(tmp_path: Path) -> None:
+    result = run("-f", manifests(tmp_path), "--minutes", "2", "--baselines", "none", "--seed", "3")
+
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(
+        "synthetic, after the statistics of the Azure 2023 conversation trace (2 min, seed 3)"
+    )
+    assert "static-peak" not in result.output
+
+
+def test_equal_commands_write_equal_files(tmp_path: Path) -> None:
+    folder, file = manifests(tmp_path), trace(tmp_path)
+    first, second = tmp_path / "1.json", tmp_path / "2.json"
+
+    for out in (first, second):
+        run("-f", folder, "--trace", file, "--scale", "2", "--speed", "1.5", "--baselines", "none", "--json", out)
+
+    assert first.read_text() == second.read_text()
+
+
+def test_a_missed_slo_is_a_finding_and_the_table_is_shown_all_the_same(tmp_path: Path) -> None:
+    load = ("--trace", trace(tmp_path), "--scale", "40")
+
+    result = run("-f", manifests(tmp_path, most=1), *load, "--baselines", "none")
+
+    assert result.exit_code == 1
+    assert "% missed" in result.output
+    assert "% of the requests met it, 90.00% are promised" in result.output.splitlines()[-1]
+    assert result.output.splitlines()[-1].startswith("trimtab: the SLO was missed: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--baselines", "hpa-cpu"], "--baselines hpa-cpu: hpa-cpu is none of static-peak, hpa-queue, all or none"),
+        (["--baselines", ","], "--baselines ,: nothing is none of"),
+        (["--speed", "0"], "speed must be a finite number above 0, not 0"),
+        (["--minutes", "-1"], "minutes must be a finite number above 0, not -1"),
+        (["--scale", "nan"], "scale must be a finite number above 0, not nan"),
+        (["--policy", "default/other"], "policy 'default/other' is not in the manifests; there are default/chat"),
+        (["--trace", "absent.csv"], "absent.csv: can't be read: No such file or directory"),
+        (["--minutes", "1", "--json", "/nowhere/out.json"], "--json /nowhere/out.json: can't be written: No such file"),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = run("-f", manifests(tmp_path), "--trace", trace(tmp_path), "--baselines", "none", *arguments)
+
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_manifests_that_are_no_good_are_refused_with_the_first_finding(tmp_path: Path) -> None:
+    broken = POLICY.replace("{ref: large}", "{ref: huge}, {ref: vast}")
+
+    result = run("-f", manifests(tmp_path, policy=broken), "--trace", trace(tmp_path))
+
+    assert result.exit_code == 2
+    assert "huge" in result.output
+    assert "see `trimtab validate`" in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_manifests_without_a_policy_are_refused(tmp_path: Path) -> None:
+    result = run("-f", manifests(tmp_path, policy=""), "--trace", trace(tmp_path))
+
+    assert result.exit_code == 2
+    assert "no RoutingPolicy in the manifests" in result.output
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    result = run("-f", tmp_path / "absent", "--debug")
+
+    assert result.exception is not None
+    assert not isinstance(result.exception, SystemExit)
