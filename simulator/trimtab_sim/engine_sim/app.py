@@ -152,6 +152,12 @@ async def _not_matched(request: requests.Request, error: Exception) -> responses
     return responses.JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
+async def _crashed(request: requests.Request, error: Exception) -> responses.Response:
+    """Answer a handler's own failure as the real server does; Starlette raises it again, so that it is logged."""
+    request.scope[exchange.BARE] = True
+    return responses.Response(protocol.dead(str(error)).body(), status_code=500, media_type="application/json")
+
+
 def _route(path: str, method: str, endpoint: PlainEndpoint | GenerationEndpoint) -> routing.Route:
     route = routing.Route(path, endpoint, methods=[method])
     route.methods = {method}  # Starlette adds HEAD to GET, the real server does not
@@ -210,5 +216,6 @@ def routes(shared: service.Service) -> list[routing.Route]:
 
 def build(shared: service.Service) -> Edge:
     """Return the application for a server's state."""
-    inner = applications.Starlette(routes=routes(shared), exception_handlers={404: _not_matched, 405: _not_matched})
+    handlers = {404: _not_matched, 405: _not_matched, Exception: _crashed}
+    inner = applications.Starlette(routes=routes(shared), exception_handlers=handlers)
     return Edge(inner, shared)

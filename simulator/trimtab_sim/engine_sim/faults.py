@@ -39,7 +39,8 @@ class Fault:
     Attributes:
         kind: One of `KINDS`.
         after_tokens: Tokens of an answer that still come.
-        seconds: How long it lasts (`slow-start`: how long it delays); None is without end.
+        seconds: How long it lasts, wall seconds; None is without end. Of `slow-start` how long it delays, which the
+            time scale divides like every delay of the engine.
         share: Share of requests that draw it, 0 to 1.
         count: Most requests that draw it; None is without limit.
 
@@ -129,7 +130,7 @@ class Board:
 
     def acts(self, kind: str, now: float) -> bool:
         """Return whether a fault of this kind acts at `now`."""
-        return any(fault.kind == kind for fault in self.in_force(now))
+        return bool(self._active) and any(fault.kind == kind for fault in self.in_force(now))
 
     def draw(self, now: float) -> Fault | None:
         """Return the fault that a request arriving at `now` meets, the first that hits, or None."""

@@ -93,7 +93,7 @@ class Life:
             ws="none",
             lifespan="off",
             access_log=False,
-            log_level="critical",
+            log_level="error",
             timeout_graceful_shutdown=_LINGER_SECONDS,
         )
         self._server = _Server(options)
@@ -132,6 +132,8 @@ class Life:
         for fault in self.shared.board.in_force(self.shared.clock()):
             if fault.kind == "never-ready":
                 delay = None
+            elif fault.kind == "refuse" and delay is not None:
+                delay = None if fault.seconds is None else max(delay, fault.seconds)
             elif fault.kind == "slow-start" and delay is not None:
                 delay += self._law.scaled(fault.seconds or 0.0)
         with contextlib.suppress(TimeoutError):

@@ -321,7 +321,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, object], list[st
         elif equals:
             _collect(given, flag, [value])
         else:
-            count = next((at for at, text in enumerate(words) if text.startswith("--")), len(words))
+            count = next((at for at, text in enumerate(words) if text.startswith("-")), len(words))
             taken = words[: count if flag.kind == "names" else 1]
             if not taken or taken[0].startswith("--"):
                 raise SettingsError(f"{flag.name} needs a value")

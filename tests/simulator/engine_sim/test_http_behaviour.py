@@ -420,6 +420,29 @@ def test_a_fault_given_at_the_start_acts() -> None:
     with_server(check, sim_fault=(faults.Fault("busy"),))
 
 
+def test_a_failure_of_the_server_itself_is_a_500_in_the_usual_shape() -> None:
+    def broken() -> float:
+        raise RuntimeError("the wall clock has stopped")
+
+    async def check(running: serving.Running) -> None:
+        wall, running.life.shared.wall = running.life.shared.wall, broken
+        body = {"messages": [{"role": "user", "content": "x"}]}
+        reader, writer = await running.open("POST", serving.CHAT, body)
+        raw = await reader.read()
+        writer.close()
+        running.life.shared.wall = wall
+        reply = serving.parse(raw)
+        assert reply.status == 500
+        assert reply.json()["error"] == {
+            "message": "the wall clock has stopped",
+            "type": "InternalServerError",
+            "param": None,
+            "code": 500,
+        }
+
+    with_server(check)
+
+
 def test_several_prompts_and_choices_come_back_in_order() -> None:
     async def check(running: serving.Running) -> None:
         reply = await running.call(

@@ -27,6 +27,7 @@ def load(arguments: str, **environment: str) -> settings.Settings:
             "--kv-cache-memory-bytes 1.5M", "kv_cache_memory_bytes", 1_572_864, id="a fraction of a binary million"
         ),
         pytest.param("--served-model-name a b --port 1", "served_model_name", ("a", "b"), id="several names"),
+        pytest.param("--served-model-name a -tp 2", "served_model_name", ("a",), id="names end at a short flag"),
         pytest.param("--no-enable-prefix-caching", "enable_prefix_caching", False, id="a switch turned off"),
         pytest.param("--sim-control", "sim_control", True, id="a switch turned on"),
         pytest.param("serve org/model --port 1", "model", "org/model", id="the model as vllm serve takes it"),
