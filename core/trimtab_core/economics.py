@@ -94,8 +94,9 @@ def worst_usd_per_hour(snapshot: Snapshot, tier: str, variant: VariantState) -> 
 
     Unknown is charged at the dearest known price of the tier, else of the fleet, else ``UNPRICED_USD_PER_HOUR``.
     """
-    if variant.price is not None and math.isfinite(variant.price.usd_per_hour):
-        return max(0.0, variant.price.usd_per_hour)
+    known = _known_prices((variant,))
+    if known:
+        return known[0]
     peers = _known_prices(snapshot.tiers[tier].variants)
     fleet = [usd for state in snapshot.tiers.values() for usd in _known_prices(state.variants)] if not peers else []
     return max(peers or fleet or [UNPRICED_USD_PER_HOUR])

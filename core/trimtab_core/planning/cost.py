@@ -134,6 +134,12 @@ def measured_mix(traffic: ClassTraffic) -> capacity.Mix:
     )
 
 
+def sound_price(variant: VariantState) -> float | None:
+    """USD per replica-hour if it can be computed with; None where it is missing, NaN, infinite or negative."""
+    usd = variant.price.usd_per_hour if variant.price is not None else math.nan
+    return usd if math.isfinite(usd) and usd >= 0 else None
+
+
 def sound_profile(variant: VariantState) -> CapacityProfile | None:
     """The variant's profile if it can be computed with; None where a value is missing, NaN or not above zero."""
     profile = variant.profile

@@ -14,8 +14,8 @@ from trimtab_core.planning import limits, problem
 from trimtab_core.planning.plan import Alternative, Code, Prediction, Reason, VariantKey, differs
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
-QUALITY_ROOM = 0.005
-"""A quality promise binds when less than this is to spare: whole replicas seldom leave exactly none."""
+USED = 0.01
+"""A smaller share is there for probing, not for use."""
 LOOK_BACK_SECONDS = 300.0
 """A rise or fall of arrivals is told against this long ago."""
 
@@ -116,10 +116,43 @@ def binding(chosen: Chosen) -> str:
     spent = prediction(chosen).usd_per_hour
     if any(policy.ceiling_usd_per_hour - spent < cheapest for policy in chosen.component.policies):
         return "budget"
-    if any(_kept(chosen, policy.key) - policy.retention < QUALITY_ROOM for policy in chosen.component.policies):
+    if any(_bought_for_quality(chosen, request_class) for request_class in chosen.component.classes):
         return "quality"
     free = [variant for variant in chosen.component.variants if chosen.replicas[variant.key] > variant.low]
     return "capacity" if free else "bounds"
+
+
+def _bought_for_quality(chosen: Chosen, request_class: problem.ClassChoice) -> bool:
+    """Whether a tier was given more than its least replicas for a class that a cheaper tier with room could serve."""
+    tiers = {tier.key: tier for tier in chosen.component.tiers}
+    usd = {key: _request_usd(tiers[key], request_class) for key in request_class.tiers}
+    roomy = [key for key in usd if _replicas_of(chosen, tiers[key]) < _most(tiers[key])]
+    cheapest = min((usd[key] for key in roomy), default=math.inf)
+    return any(
+        share > USED and usd[key] > cheapest * 1.01 and _replicas_of(chosen, tiers[key]) > _least(tiers[key])
+        for key, share in chosen.shares(request_class).items()
+    )
+
+
+def _request_usd(tier: problem.TierChoice, request_class: problem.ClassChoice) -> float:
+    """USD per hour of one request per second on a tier, on its cheapest variant."""
+    prices = [variant.usd_per_hour / variant.speed for variant in tier.variants if variant.speed]
+    own = request_class.work[tier.key] * min(prices, default=0.0)
+    return own + request_class.external_usd[tier.key] * units.SECONDS_PER_HOUR
+
+
+def _replicas_of(chosen: Chosen, tier: problem.TierChoice) -> int:
+    return sum(chosen.replicas[variant.key] for variant in tier.variants)
+
+
+def _least(tier: problem.TierChoice) -> int:
+    """Replicas that the tier has anyway; an external tier has none, so that any use of it is bought."""
+    least = max(sum(variant.low for variant in tier.variants), int(tier.keep_one))
+    return least if tier.external_limit is None else -1
+
+
+def _most(tier: problem.TierChoice) -> float:
+    return sum(v.high for v in tier.variants if v.speed) if tier.external_limit is None else math.inf
 
 
 def reasons(snapshot: Snapshot, chosen: Chosen) -> tuple[Reason, ...]:
@@ -281,14 +314,9 @@ def _between(values: tuple[float, ...], start: float, end: float) -> float:
 
 def _retention(chosen: Chosen) -> float:
     """Expected quality over that of always the best tier, over all requests."""
-    return _kept(chosen)
-
-
-def _kept(chosen: Chosen, policy: PolicyKey = "") -> float:
-    """The same for one policy."""
     got = best = 0.0
     for request_class in chosen.component.classes:
-        if request_class.tiers and request_class.policy == (policy or request_class.policy):
+        if request_class.tiers:
             rate = max(request_class.load.planned, problem.IDLE_REQUESTS_PER_SECOND)
             got += rate * _quality(request_class, chosen.shares(request_class))
             best += rate * request_class.best_quality

@@ -151,7 +151,7 @@ def keep_awake(plan: Plan, snapshot: Snapshot) -> Plan:
             or any(_kept(plan, tier, snapshot).values())
         ):
             continue
-        able = [v for v in tier.variants if limits.clip(min(1, limits.serving(v, snapshot.now)), v) > 0]
+        able = [v for v in tier.variants if limits.serving(v, snapshot.now) > 0 and limits.clip(1, v) > 0]
         for variant in sorted(able, key=lambda v: (economics.worst_usd_per_hour(snapshot, tier.key, v), v.name))[:1]:
             key = VariantKey(tier.key, variant.name)
             replicas[key] = max(1, _wanted(plan, key, variant))
@@ -206,11 +206,12 @@ def refuse_unknown(plan: Plan, snapshot: Snapshot) -> Plan:
     """A variant without a price or a profile is never given more replicas."""
 
     def rule(_: TierState, variant: VariantState, wanted: int) -> _Ruled:
-        if variant.price is not None and variant.profile is not None:
+        if cost.sound_price(variant) is None:
+            code, what = Code.PRICE_UNKNOWN, "its price"
+        elif cost.sound_profile(variant) is None:
+            code, what = Code.PROFILE_UNKNOWN, "its capacity"
+        else:
             return wanted, Code.STEADY, ""
-        code, what = (
-            (Code.PRICE_UNKNOWN, "its price") if variant.price is None else (Code.PROFILE_UNKNOWN, "its capacity")
-        )
         high = limits.clip(variant.desired, variant)
         return min(wanted, high), code, f"{what} isn't known: {high} replicas instead of {wanted}"
 

@@ -343,7 +343,7 @@ class _Builder:
                 hold = limits.Hold(Code.PROFILE_UNKNOWN, "no profile: its capacity is unknown, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
                 continue
-            if variant.price is None:
+            if cost.sound_price(variant) is None:
                 hold = limits.Hold(Code.PRICE_UNKNOWN, "no price could be resolved, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
             found[variant.name] = capacity.admissible_load(profile, mix, slo)
@@ -380,7 +380,7 @@ class _Builder:
         bounds, serving = variant.spec.replicas, limits.serving(variant, now)
         low, high = bounds.min, max(bounds.min, bounds.max)
         high = min(high, max(current + tier.spec.scaling.max_step_up, low))
-        if variant.price is None or not speed:
+        if cost.sound_price(variant) is None or not speed:
             high = min(high, max(current, low))
         if limits.blocked(variant, now):
             high = min(high, max(serving, low))

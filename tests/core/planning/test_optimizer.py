@@ -37,11 +37,11 @@ def test_replicas_follow_demand(rate: float, replicas: int) -> None:
 
 
 def test_the_cheapest_variant_per_work_is_bought_not_the_cheapest_per_hour() -> None:
-    # The fast one costs 2 for 4 units of work, the slow one 1 for 1 unit.
+    # The fast one costs 2 for four to five units of work, the slow one 1 for one: 7.5 units take two fast ones.
     slow, fast = fleets.variant("slow", usd=1.0), fleets.variant("fast", usd=2.0, has=fleets.profile(4.0))
     world = fleets.snapshot(
         (fleets.tier("small", "0.8", slow, fast),),
-        (fleets.policy("chat", ("small",), {"all": fleets.traffic(6 * LOAD)}),),
+        (fleets.policy("chat", ("small",), {"all": fleets.traffic(7.5 * LOAD)}),),
     )
     replicas = optimizer.optimize(world).replicas
     assert (replicas[key("small", "slow")], replicas[key("small", "fast")]) == (0, 2)
