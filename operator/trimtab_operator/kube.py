@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 
 from trimtab_operator import errors, labels
@@ -239,7 +240,7 @@ def connect(kubeconfig: str = "", *, timeout_seconds: float = 5.0) -> Kube:
             config.load_kube_config(config_file=kubeconfig, client_configuration=settings)  # type: ignore[no-untyped-call]
         else:
             _load_default(settings)
-    except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
         named = f"kubeconfig {kubeconfig!r}" if kubeconfig else "no pod account and no kubeconfig"
         raise errors.AccessDeniedError(f"{named}: {_line(error)}; give a readable file with --kubeconfig") from error
     settings.retries = False
