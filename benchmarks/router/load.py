@@ -16,7 +16,7 @@ PROMPT = (
 
 
 @dataclass(frozen=True)
-class Work:
+class Kind:
     """One kind of request.
 
     Attributes:
@@ -30,7 +30,7 @@ class Work:
     streamed: bool
 
 
-def work(name: str, *, stream: bool = False, paced: bool = False, class_: str = "") -> Work:
+def request(name: str, *, stream: bool = False, paced: bool = False, class_: str = "") -> Kind:
     """A chat request of about 0.7 KB.
 
     Args:
@@ -48,9 +48,10 @@ def work(name: str, *, stream: bool = False, paced: bool = False, class_: str = 
     header = f"x-trimtab-class: {class_}\r\n" if class_ else ""
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: bench\r\naccept: application/json\r\n"
-        f"authorization: Bearer sk-bench\r\n{header}content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+        f"authorization: Bearer sk-bench\r\n{header}content-type: application/json\r\n"
+        f"content-length: {len(data)}\r\n\r\n"
     )
-    return Work(name, head.encode() + data, stream)
+    return Kind(name, head.encode() + data, stream)
 
 
 class Caller(asyncio.Protocol):
@@ -72,13 +73,13 @@ class Caller(asyncio.Protocol):
         assert self.transport is not None
         self.buffer, self.need = b"", -1
         if self.run.take():
-            self.transport.write(self.run.work.request)
+            self.transport.write(self.run.kind.request)
         else:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Wait for the end of the answer."""
-        if self.run.work.streamed:
+        if self.run.kind.streamed:
             self.buffer = (self.buffer + data)[-64:] if len(data) < 64 else data[-64:]
             if self.buffer.endswith(b"0\r\n\r\n"):
                 self.run.answered(ok=b"[DONE]" in self.buffer)
@@ -103,8 +104,8 @@ class Caller(asyncio.Protocol):
 class Run:
     """A fixed number of requests over a fixed number of connections."""
 
-    def __init__(self, kind: Work, requests: int, connections: int) -> None:
-        self.work = kind
+    def __init__(self, kind: Kind, requests: int, connections: int) -> None:
+        self.kind = kind
         self.todo = requests
         self.good = self.bad = 0
         self.open = connections
@@ -128,7 +129,7 @@ class Run:
             self.over.set()
 
 
-async def _run(port: int, kind: Work, requests: int, connections: int) -> tuple[float, int]:
+async def _run(port: int, kind: Kind, requests: int, connections: int) -> tuple[float, int]:
     run = Run(kind, requests, connections)
     began = time.perf_counter()
     loop = asyncio.get_running_loop()
@@ -140,6 +141,6 @@ async def _run(port: int, kind: Work, requests: int, connections: int) -> tuple[
     return time.perf_counter() - began, run.good
 
 
-def drive(port: int, kind: Work, *, requests: int, connections: int) -> float:
+def drive(port: int, kind: Kind, *, requests: int, connections: int) -> float:
     """Send all requests; returns seconds. Ends the program if an answer is not complete and good."""
     return uvloop.run(_run(port, kind, requests, connections))[0]

@@ -13,25 +13,27 @@ from dataclasses import dataclass
 from trimtab_core.routing import features, table
 
 BUILTIN = table.Classifier(
-    version="lexical-0",
-    intercept=-3.2,
+    version="lexical-1",
+    intercept=-1.310,
     weights={
-        "length": 0.8,
-        "words": 0.4,
-        "word_length": 0.6,
-        "digits": 0.3,
-        "maths": 0.35,
-        "code": 0.4,
-        "reasoning": 0.5,
-        "tasks": 0.3,
-        "simple": -0.35,
-        "questions": -0.1,
-        "lines": 0.1,
-        "options": 0.1,
-        "turns": 0.1,
-        "context": 0.3,
+        "words": 0.566,
+        "digits": 0.456,
+        "maths": 0.311,
+        "reasoning": 0.041,
+        "tasks": 0.035,
+        "questions": -0.259,
+        "lines": -0.010,
+        "options": -0.151,
+        "turns": 0.100,
+        "context": 0.200,
     },
 )
+"""Fitted on 25,508 development rows of five public sets of routing outcomes, each set weighted alike.
+
+Area under the ROC curve for "an 8B-class model fails", cross-validated by prompt: 0.638 over all, and inside one
+set 0.748 (ZeroEval), 0.639 (RouteLLM), 0.639 (RouterArena), 0.590 (MMLU-Pro), 0.500 (LLMRouter mix). Prompt length
+alone reaches 0.567. Turns and context are set by hand. A modest hint, and better than none.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ _FOLD = bytes(32 if code in _SPACED else code for code in range(256)).lower()
 """Letters to lower case, punctuation to blanks, in one pass; bytes beyond ASCII stay."""
 _FIGURES = b"0123456789"
 _MATHS = b"+=^<>%$\\"
-_CODE = (b"```", b"def ", b"import ", b"return ", b"();", b"</", b"=>", b"    ")
-_OPTIONS = (b"\nA", b"\nB", b"(A)", b"(B)", b"A.", b"B.")
+_CODE = (b"```", b"def ", b"return ", b"();")
+_OPTIONS = (b"\nA", b"(A)", b"B.")
 
 
 def extract(text: str, *, turns: int, context_chars: int) -> tuple[float, ...]:
