@@ -2,8 +2,8 @@
 
     python benchmarks/bench_fidelity.py [--json FILE]
 
-Source: kubernetes-sigs/inference-perf, ``demos/kubecon-na-2025``, configuration ``vllm`` (204 in, 62 out tokens, Poisson
-arrivals, 60 s a stage, at most 440 requests at once from the client). The law ITL = (a + b·n) / (1 - load·input/P) is
+Source: kubernetes-sigs/inference-perf, ``demos/kubecon-na-2025``, configuration ``vllm`` (204 in, 62 out tokens,
+Poisson arrivals, 60 s a stage, at most 440 requests at once from the client). The law ITL = (a + b·n) / (1 - load·input/P) is
 fitted to the three stages below saturation that have any concurrency; compared is the saturation, which the fit has not
 seen: served requests per second, and the latency curve. The batch limit of 128 is read off the saturated stages:
 106 requests/s × (4.27 - 3.04) s = 131 sequences. With prompts this short P can't be told from infinity.
@@ -115,14 +115,9 @@ def simulate(profile: CapacityProfile, stage: Stage) -> dict[str, float]:
 def compare(measured: list[Stage]) -> list[dict[str, object]]:
     """Rows of the report: the knee against its target, the rest as information beside the measurement."""
     profile = fit(measured[1:4])
-    print(
-        f"fit: ITL = {profile.itl_base_seconds * 1e3:.2f} ms + {profile.itl_per_sequence_seconds * 1e3:.4f} ms · n,",
-        end=" ",
-    )
-    print(f"prefill {profile.prefill_tokens_per_second:,.0f} tokens/s, at most {BATCH_LIMIT} sequences")
-    print(
-        f"{'asked/s':>8} {'served/s':>17} {'TTFT p50 s':>15} {'latency p50 s':>15} {'latency p99 s':>15}   (simulated | measured)"
-    )
+    a, b = profile.itl_base_seconds * 1e3, profile.itl_per_sequence_seconds * 1e3
+    print(f"fit: ITL = {a:.2f} ms + {b:.4f} ms · n, at most {BATCH_LIMIT} sequences; simulated | measured:")
+    print(f"{'asked/s':>8} {'served/s':>17} {'TTFT p50 s':>15} {'latency p50 s':>15} {'latency p99 s':>15}")
     rows: list[dict[str, object]] = []
     knees: list[float] = []
     for stage in measured:
