@@ -75,16 +75,20 @@ class ObservedVariant:
     told: int | None = None
 
     @property
-    def beyond_count(self) -> int:
-        """Replicas that run although the Deployment's count no longer has them; its controller lags a moment."""
-        alive = sum(1 for r in self.replicas if r.phase is not ReplicaPhase.DRAINING or r.drain_since is not None)
-        return max(0, alive - (self.desired or 0))
+    def given_up(self) -> int:
+        """Marked replicas that the Deployment's count no longer has, and that its controller is about to delete.
+
+        A controller lags its count by a moment, and deletes first what is not ready.
+        """
+        marked = sum(1 for replica in self.replicas if replica.drain_since is not None)
+        ready = sum(1 for replica in self.replicas if replica.phase is ReplicaPhase.READY)
+        return min(marked, max(0, marked + ready - (self.desired or 0)))
 
     @property
     def asked_for(self) -> int:
         """The replicas that are to stay: those that were told to leave don't count, although ``desired`` has them."""
         marked = sum(1 for replica in self.replicas if replica.drain_since is not None)
-        return max(0, (self.desired or 0) - max(0, marked - self.beyond_count))
+        return max(0, (self.desired or 0) - (marked - self.given_up))
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class _Drain:
         count = self.observed.desired or 0
         marked = sorted((r for r in self.observed.replicas if r.drain_since is not None), key=_told_first)
         ready = [r for r in self.observed.replicas if r.phase is ReplicaPhase.READY]
-        overdue = self.observed.beyond_count  # given up by the count, not yet deleted: their marks must stay
-        goners, marked = marked[:overdue], marked[overdue:]
+        given_up = self.observed.given_up  # not yet deleted: their marks must stay, or others would be
+        goners, marked = marked[:given_up], marked[given_up:]
         going = max(0, count - wanted)
         unready = min(going, max(0, count - len(ready) - len(marked)))
         busy = going - unready

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from trimtab_core.planning.plan import VariantKey
 from trimtab_operator import errors, labels
@@ -224,4 +226,4 @@ def test_weights_move_once_per_interval_however_often_the_loop_is_woken() -> Non
         outcome = made.cycle(seconds=1.0)
         moves += [outcome.snapshot.now for _ in outcome.changes.weights]
     assert len(moves) == 4  # 1.0 → 0.9 → 0.8 → 0.7 → what the objective asks, one at once and one every 15 s
-    assert all(later - earlier >= 14 for earlier, later in zip(moves, moves[1:], strict=False))
+    assert all(later - earlier >= 14 for earlier, later in itertools.pairwise(moves))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import requests
+import urllib3.util
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from trimtab_core import observation, telemetry
@@ -38,7 +39,8 @@ class PrometheusMetrics:
 
     def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
         self._url = url
-        self._connection = PrometheusConnect(url=url, timeout=timeout_seconds, session=_session())
+        once = urllib3.util.Retry(total=0, raise_on_status=False)  # the next cycle asks again
+        self._connection = PrometheusConnect(url=url, timeout=timeout_seconds, retry=once)
         self._threads = concurrent.futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="prometheus")
         self._failed_cycles = 0
         self._closed_until = 0.0
@@ -110,15 +112,6 @@ def _read(entry: Any, by: Series) -> tuple[Series, float]:  # noqa: ANN401 (JSON
         return tuple(str(entry["metric"].get(label, "")) for label in by), float(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.MetricsError(f"an answer that is no instant vector: {_line(error)}") from error
-
-
-def _session() -> requests.Session:
-    """Connections for all threads; no retries, the next cycle asks again."""
-    session = requests.Session()
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=WORKERS, max_retries=0)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
 
 
 def _line(error: object) -> str:
