@@ -3,10 +3,11 @@
     python benchmarks/bench_fidelity.py [--json FILE]
 
 Source: kubernetes-sigs/inference-perf, ``demos/kubecon-na-2025``, configuration ``vllm`` (204 in, 62 out tokens,
-Poisson arrivals, 60 s a stage, at most 440 requests at once from the client). The law ITL = (a + b·n) / (1 - load·input/P) is
-fitted to the three stages below saturation that have any concurrency; compared is the saturation, which the fit has not
-seen: served requests per second, and the latency curve. The batch limit of 128 is read off the saturated stages:
-106 requests/s × (4.27 - 3.04) s = 131 sequences. With prompts this short P can't be told from infinity.
+Poisson arrivals, 60 s a stage, at most 440 requests at once from the client). The law
+ITL = (a + b·n) / (1 - load·input/P) is fitted to the three stages below saturation that have any concurrency; compared
+is the saturation, which the fit has not seen: served requests per second, and the latency curve. The batch limit of 128
+is read off the saturated stages: 106 requests/s × (4.27 - 3.04) s = 131 sequences. With prompts this short P can't be
+told from infinity.
 Data: ``TRIMTAB_DATA`` or ``../shared/data``; skipped without it.
 """
 
