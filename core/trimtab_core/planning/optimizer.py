@@ -189,8 +189,10 @@ def _for_now(asked: _Asked, chosen: explain.Chosen) -> Mapping[PolicyKey, Weight
 
 
 def _fallback(asked: _Asked) -> explain.Chosen:
-    """Hold what runs, within bounds; weights as planned before, as in force, or on the best tier."""
-    replicas = {v.key: min(max(v.current, v.low), v.high) for v in asked.component.variants}
+    """What was planned before, else what runs, within bounds; weights likewise, else the best tier."""
+    before = asked.previous.replicas if asked.previous is not None else {}
+    counts = {v.key: before.get(v.key, v.current) for v in asked.component.variants}
+    replicas = {v.key: min(max(counts[v.key], v.low), v.high) for v in asked.component.variants}
     planned = asked.previous.weights if asked.previous is not None else {}
     weights: dict[PolicyKey, dict[str, Mapping[TierKey, float]]] = {}
     for request_class in asked.component.classes:

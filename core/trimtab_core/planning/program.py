@@ -160,9 +160,9 @@ class _Program:
         return max((variant.usd_per_hour for variant in self.component.variants), default=0.0) + 0.01
 
     def penalty(self, kind: str, *, downshift: bool = True) -> float:
-        """Weight of one unit of a broken promise among all."""
-        order = ("quality", "capacity", "budget") if downshift else ("capacity", "quality", "budget")
-        return float(LEVEL ** order.index(kind))
+        """Weight of one unit of a broken promise: quality is below load only where downshifting is declared."""
+        level = {"capacity": 1, "quality": 0 if downshift else 2, "budget": 3}[kind]
+        return float(LEVEL**level)
 
     def slack(self, kind: str, penalty: float) -> int:
         column = self.columns.add(0.0, 0.0, 0.0)
@@ -288,7 +288,7 @@ class _Program:
         self.write_retention(policy)
         if not math.isfinite(policy.ceiling_usd_per_hour) or self.goal.ready_only:
             return
-        excess = self.slack("budget", self.penalty("budget", downshift=policy.downshift) / self.dearest())
+        excess = self.slack("budget", self.penalty("budget") / self.dearest())
         own = set(policy.tiers)
         terms = [
             (self.replicas[variant.key], variant.usd_per_hour)

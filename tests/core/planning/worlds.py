@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from hypothesis import strategies as st
 from trimtab_core import signals
@@ -14,33 +15,47 @@ from . import fleets
 
 TIERS = ("small", "large", "frontier")
 CLASSES = ("simple", "complex")
+KEYS = (*(f"default/{name}" for name in TIERS), "default/gone")
+"""Tiers that a plan may name; one doesn't exist."""
+BROKEN = fleets.profile(1.0, itl_base_seconds=math.nan)
 
-few = st.integers(0, 4)
-moment = st.one_of(st.none(), st.sampled_from([-10_000.0, -700.0, -301.0, -299.0, -1.0, 50.0]).map(fleets.NOW.__add__))
-memories = st.builds(VariantMemory, moment, moment, moment, st.one_of(st.none(), st.just(fleets.NOW + 60)))
-"""The override is rare, or most variants would be held."""
+
+def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Usual values four times in five: a world where everything is odd is held by every guard at once."""
+    return st.integers(0, 4).flatmap(lambda drawn: usual if drawn else odd)
+
+
+moment = st.sampled_from([-10_000.0, -700.0, -301.0, -299.0, -1.0, 50.0]).map(fleets.NOW.__add__)
+past = st.one_of(st.none(), moment)
+memories = st.builds(
+    VariantMemory,
+    mostly(st.just(fleets.NOW - 10_000), past),  # or the scale-down window would hide what other guards do
+    past,
+    mostly(st.none(), past),
+    mostly(st.none(), st.just(fleets.NOW + 60)),
+)
+rarely_some = mostly(st.just(0), st.integers(0, 2))
 
 
 @st.composite
 def variants(draw: st.DrawFn, name: str) -> VariantState:
-    """A variant in any state."""
-    least = draw(st.integers(0, 2))
+    """A variant in any state, mostly a healthy one."""
+    ready, pending, failed = draw(st.integers(0, 4)), draw(rarely_some), draw(rarely_some)
+    least = draw(mostly(st.just(0), st.integers(0, 2)))
     return fleets.variant(
         name,
-        ready=draw(few),
-        pending=draw(st.integers(0, 2)),
-        draining=draw(st.integers(0, 2)),
-        failed=draw(st.integers(0, 2)),
-        desired=draw(st.integers(0, 6)),
-        usd=draw(st.sampled_from([None, 0.0, 0.35, 1.0, 7.0, math.nan])),
+        ready=ready,
+        pending=pending,
+        draining=draw(rarely_some),
+        failed=failed,
+        desired=draw(mostly(st.just(ready + pending + failed), st.integers(0, 6))),
+        usd=draw(mostly(st.sampled_from([0.35, 1.0, 7.0]), st.sampled_from([None, 0.0, math.nan]))),
         least=least,
-        most=draw(st.integers(least, 8)),
-        has=draw(
-            st.sampled_from([None, fleets.PROFILE, fleets.profile(3.0), fleets.profile(1.0, itl_base_seconds=math.nan)])
-        ),
-        age=draw(st.sampled_from([1.0, 239.0, 241.0, 10_000.0])),
-        memory=draw(st.one_of(st.just(VariantMemory()), memories)),
-        external_scaler=draw(st.sampled_from(["", "", "", "HPA web"])),
+        most=draw(mostly(st.just(8), st.integers(least, 8))),
+        has=draw(mostly(st.sampled_from([fleets.PROFILE, fleets.profile(3.0)]), st.sampled_from([None, BROKEN]))),
+        age=draw(st.sampled_from([1.0, 239.0, 241.0])),
+        memory=draw(memories),
+        external_scaler=draw(mostly(st.just(""), st.just("HPA web"))),
     )
 
 
@@ -48,7 +63,7 @@ def variants(draw: st.DrawFn, name: str) -> VariantState:
 def tiers(draw: st.DrawFn, name: str) -> TierState:
     """A tier of own replicas in any state."""
     scaling: dict[str, object] = {
-        "management": draw(st.sampled_from(["Auto", "Auto", "Auto", "Recommend"])),
+        "management": draw(mostly(st.just("Auto"), st.just("Recommend"))),
         "maxStepUp": draw(st.integers(1, 4)),
     }
     if draw(st.booleans()):
@@ -57,22 +72,43 @@ def tiers(draw: st.DrawFn, name: str) -> TierState:
     return fleets.tier(name, draw(st.sampled_from(["0.3", "0.6", "0.9"])), *found, scaling=scaling)
 
 
-numbers = st.one_of(st.floats(0, 40), st.sampled_from([math.nan, math.inf, -1.0, 0.0]))
-any_signal = st.one_of(
-    st.builds(signals.Fresh, numbers, st.just(5.0)),
-    st.builds(signals.Stale, numbers, st.just(100.0)),
-    st.just(signals.Missing("scrape failed")),
+def measured(values: st.SearchStrategy[float]) -> st.SearchStrategy[signals.Signal]:
+    """A signal, mostly a fresh number."""
+    odd = st.sampled_from([math.nan, math.inf, -1.0])
+    return mostly(
+        st.builds(signals.Fresh, values, st.just(5.0)),
+        st.one_of(
+            st.builds(signals.Fresh, odd, st.just(5.0)),
+            st.builds(signals.Stale, values | odd, st.just(100.0)),
+            st.just(signals.Missing("scrape failed")),
+        ),
+    )
+
+
+demands = st.builds(
+    ClassTraffic,
+    measured(st.floats(0.0, 10.0)),
+    measured(st.floats(1.0, 3000.0)),
+    measured(st.floats(1.0, 500.0)),
+    measured(st.floats(0.0, 1.0)),
+    measured(st.floats(0.0, 4.0)),
 )
-demands = st.builds(ClassTraffic, any_signal, any_signal, any_signal, any_signal, any_signal)
-shares = st.dictionaries(
-    st.sampled_from(TIERS), st.one_of(st.floats(0, 1), st.sampled_from([math.nan, -0.5, 7.0])), max_size=3
-)
+
+
+@st.composite
+def shares(draw: st.DrawFn, keys: tuple[str, ...]) -> Mapping[str, float]:
+    """Shares over these keys: mostly sound ones."""
+    odd = st.dictionaries(st.sampled_from(keys), st.one_of(st.floats(0, 1), st.sampled_from([math.nan, -0.5, 7.0])))
+    drawn = draw(st.lists(st.integers(0, 5), min_size=len(keys), max_size=len(keys)))
+    total = sum(drawn)
+    sound = {key: value / total for key, value in zip(keys, drawn, strict=True) if value}
+    return draw(mostly(st.just(sound), odd))
 
 
 @st.composite
 def policies(draw: st.DrawFn) -> PolicyState:
     """A policy over all tiers, with budgets, restrictions and any weights in force."""
-    allow = draw(st.sampled_from([[], ["large"], ["small", "frontier"], ["gone"]]))
+    allow = draw(mostly(st.just([]), st.sampled_from([["large"], ["small", "frontier"], ["gone"]])))
     spec: dict[str, object] = {
         "classes": [{"name": "simple", "allow": allow}, {"name": "complex"}],
         "retune": {"maxWeightStep": draw(st.sampled_from(["0", "0.10", "1"])), "probeShare": "0.01"},
@@ -80,32 +116,29 @@ def policies(draw: st.DrawFn) -> PolicyState:
     }
     if draw(st.booleans()):
         spec["budget"] = {"usdPerHour": draw(st.sampled_from(["0", "3", "20"]))}
-    measured = draw(st.dictionaries(st.sampled_from(CLASSES), demands))
-    weights = draw(st.dictionaries(st.sampled_from(CLASSES), shares))
-    return fleets.policy("chat", TIERS, measured, weights=weights, spec=spec)
+    found = {name: draw(demands) for name in CLASSES if draw(mostly(st.just(True), st.booleans()))}
+    weights = {name: draw(shares(TIERS)) for name in CLASSES if draw(mostly(st.just(True), st.booleans()))}
+    return fleets.policy("chat", TIERS, found, weights=weights, spec=spec)
 
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """Two own tiers, an external one, and mostly a policy over them."""
     own = (draw(tiers("small")), draw(tiers("large")))
-    found = (draw(policies()),) if draw(st.integers(0, 9)) else ()
+    found = (draw(policies()),) if draw(mostly(st.just(True), st.booleans())) else ()
     return fleets.snapshot((*own, fleets.external("frontier", "0.95")), found)
 
 
 def plans(world: Snapshot) -> st.SearchStrategy[Plan]:
     """Any plan for a world: with counts missing, negative or no numbers, and any shares."""
     keys = list(fleets.plan(world).replicas)
-    counts = st.one_of(st.integers(-1, 12), st.just(math.nan))
-    replicas = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, counts))
-    weights = st.dictionaries(st.sampled_from(CLASSES), shares_with_keys())
+    counts = mostly(st.integers(0, 12), st.sampled_from([-1, math.nan]))
+    replicas = st.one_of(
+        st.fixed_dictionaries(dict.fromkeys(keys, counts)),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(keys, counts)),
+    )
+    weights = st.fixed_dictionaries({}, optional={name: shares(KEYS) for name in CLASSES})
     return st.builds(_plan, st.just(world), replicas, weights)
-
-
-def shares_with_keys() -> st.SearchStrategy[Mapping[str, float]]:
-    """Any shares by tier key; one of a tier that doesn't exist."""
-    keys = [f"default/{name}" for name in (*TIERS, "gone")]
-    return st.dictionaries(st.sampled_from(keys), st.one_of(st.floats(0, 1), st.just(math.nan)), max_size=4)
 
 
 def _plan(world: Snapshot, replicas: Mapping[object, object], weights: Mapping[str, object]) -> Plan:
