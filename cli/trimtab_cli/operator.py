@@ -60,6 +60,7 @@ def command(  # noqa: PLR0913, PLR0917 (one argument per flag)
     prometheus_url: str,
     kubeconfig: str,
     interval: float,
+    window: float | None,
     metrics_port: int,
     lease_namespace: str,
     cloud: str,
@@ -79,7 +80,7 @@ def command(  # noqa: PLR0913, PLR0917 (one argument per flag)
         prometheus_url=prometheus_url.rstrip("/"),
         kubeconfig=kubeconfig,
         metrics_port=metrics_port,
-        loop=settings.Loop(interval_seconds=interval, prometheus_url=prometheus_url, judging=judging),
+        loop=settings.Loop(interval, window or 4 * interval, prometheus_url=prometheus_url, judging=judging),
     )
     logs.configure(debug=debug)
     try:

@@ -192,14 +192,16 @@ def owner_uid(metadata: Manifest) -> str:
 def version(live: Manifest) -> str:
     """What changes when somebody changes the object: its generation where it has one, else its resource version.
 
-    A Deployment's status changes all the time and its generation with its spec alone. Annotations count too: they
-    hold the count that we told.
+    A Deployment's status changes all the time and its generation with its spec alone; an autoscaler has no generation,
+    so its spec itself is compared. Annotations count too: they hold the count that we told.
     """
     metadata = live["metadata"]
     annotations = metadata.get("annotations", {})
     generation = metadata.get("generation")
     if generation:
         return f"{metadata.get('uid')}/{generation}/{annotations.get(labels.TOLD)}/{annotations.get(labels.EPOCH)}"
+    if "minReplicas" in live.get("spec", {}):
+        return f"{metadata.get('uid')}/{_digest(live['spec'])}/{annotations.get(labels.EPOCH)}"
     return f"{metadata.get('uid')}/{metadata.get('resourceVersion')}"
 
 

@@ -95,7 +95,7 @@ class PrometheusMetrics:
         except PrometheusApiClientException as error:
             raise errors.MetricsError(f"Prometheus {self._url} refused a query: {_line(error)}") from error
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            raise errors.MetricsError(f"Prometheus {self._url} did not answer: {_line(error)}") from error
+            raise errors.MetricsError(f"Prometheus {self._url} did not answer: {_line(_cause(error))}") from error
         return dict(_read(entry, by) for entry in result or ())
 
 
@@ -112,6 +112,15 @@ def _read(entry: Any, by: Series) -> tuple[Series, float]:  # noqa: ANN401 (JSON
         return tuple(str(entry["metric"].get(label, "")) for label in by), float(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.MetricsError(f"an answer that is no instant vector: {_line(error)}") from error
+
+
+def _cause(error: Exception) -> object:
+    """What went wrong without the question: its text holds the time, and status would change with every cycle."""
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    inner = error.args[0] if error.args else error
+    reason = getattr(inner, "reason", inner)
+    return str(reason).rpartition("object at ")[2].partition(">: ")[2] or reason
 
 
 def _line(error: object) -> str:
