@@ -1,4 +1,4 @@
-"""A closed-loop load of fixed requests, on uvloop; every answer is checked to be complete."""
+"""A load of fixed requests at a fixed rate, on uvloop; every answer is checked to be complete."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def request(name: str, *, stream: bool = False, paced: bool = False, class_: str
 
 
 class Caller(asyncio.Protocol):
-    """One connection that asks again as soon as it is answered."""
+    """One connection that asks whenever its run tells it to."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -64,26 +64,22 @@ class Caller(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Be ready."""
         self.transport = transport  # type: ignore[assignment]
-        self.ask()
+        self.run.free.append(self)
 
     def ask(self) -> None:
-        """Send the next request, if one is left."""
+        """Send one request."""
         assert self.transport is not None
         self.buffer, self.need = b"", -1
-        if self.run.take():
-            self.transport.write(self.run.kind.request)
-        else:
-            self.transport.close()
+        self.transport.write(self.run.kind.request)
 
     def data_received(self, data: bytes) -> None:
         """Wait for the end of the answer."""
         if self.run.kind.streamed:
             self.buffer = (self.buffer + data)[-64:] if len(data) < 64 else data[-64:]
             if self.buffer.endswith(b"0\r\n\r\n"):
-                self.run.answered(ok=b"[DONE]" in self.buffer)
-                self.ask()
+                self.run.answered(self, ok=b"[DONE]" in self.buffer)
             return
         self.buffer += data
         if self.need < 0:
@@ -93,54 +89,65 @@ class Caller(asyncio.Protocol):
             head = self.buffer[:end].lower()
             self.need = end + 4 + int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         if len(self.buffer) >= self.need:
-            self.run.answered(ok=self.buffer.startswith(b"HTTP/1.1 200"))
-            self.ask()
+            self.run.answered(self, ok=self.buffer.startswith(b"HTTP/1.1 200"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it out."""
-        self.run.left(exc)
+        """No connection may end before the run does."""
+        del exc
+        self.run.lost()
 
 
 class Run:
-    """A fixed number of requests over a fixed number of connections."""
+    """A fixed number of requests at a fixed rate over a fixed number of connections."""
 
-    def __init__(self, kind: Kind, requests: int, connections: int) -> None:
+    def __init__(self, kind: Kind, requests: int, rate: float) -> None:
         self.kind = kind
-        self.todo = requests
-        self.good = self.bad = 0
-        self.open = connections
+        self.requests = requests
+        self.rate = rate
+        self.free: list[Caller] = []
+        self.sent = self.good = self.bad = 0
         self.over = asyncio.Event()
 
-    def take(self) -> bool:
-        """Whether one more request is to be sent."""
-        self.todo -= 1
-        return self.todo >= 0
+    async def pace(self) -> None:
+        """Send what is due each millisecond; what finds no free connection waits for one."""
+        began = time.perf_counter()
+        while self.sent < self.requests and not self.over.is_set():
+            due = min(self.requests, int((time.perf_counter() - began) * self.rate) + 1)
+            while self.sent < due and self.free:
+                self.sent += 1
+                self.free.pop().ask()
+            await asyncio.sleep(0.001)
 
-    def answered(self, *, ok: bool) -> None:
-        """Count an answer."""
+    def answered(self, caller: Caller, *, ok: bool) -> None:
+        """Count an answer; its connection is free again."""
         self.good += ok
         self.bad += not ok
+        self.free.append(caller)
+        if self.good + self.bad == self.requests:
+            self.over.set()
 
-    def left(self, exc: Exception | None) -> None:
-        """A connection ended."""
-        self.bad += exc is not None
-        self.open -= 1
-        if self.open == 0:
+    def lost(self) -> None:
+        """A connection ended, which is a failure unless all is answered."""
+        if not self.over.is_set():
+            self.bad += 1
             self.over.set()
 
 
-async def _run(port: int, kind: Kind, requests: int, connections: int) -> tuple[float, int]:
-    run = Run(kind, requests, connections)
-    began = time.perf_counter()
+async def _run(port: int, run: Run, connections: int) -> None:
     loop = asyncio.get_running_loop()
-    await asyncio.gather(*(loop.create_connection(lambda: Caller(run), "127.0.0.1", port) for _ in range(connections)))
+    opened = await asyncio.gather(
+        *(loop.create_connection(lambda: Caller(run), "127.0.0.1", port) for _ in range(connections))
+    )
     async with asyncio.timeout(60):
+        await run.pace()
         await run.over.wait()
+    for transport, _ in opened:
+        transport.close()
+
+
+def drive(port: int, kind: Kind, *, requests: int, connections: int, rate: float) -> None:
+    """Send all requests, ``rate`` a second. Ends the program if an answer is not complete and good."""
+    run = Run(kind, requests, rate)
+    uvloop.run(_run(port, run, connections))
     if run.bad or run.good != requests:
         raise SystemExit(f"{kind.name}: {run.bad} of {requests} answers were bad, {run.good} good")
-    return time.perf_counter() - began, run.good
-
-
-def drive(port: int, kind: Kind, *, requests: int, connections: int) -> float:
-    """Send all requests; returns seconds. Ends the program if an answer is not complete and good."""
-    return uvloop.run(_run(port, kind, requests, connections))[0]

@@ -51,7 +51,14 @@ class Admin:
             return 200, heads.JSON, msgspec.json.encode(self._table())
         if incoming.path == b"/admin/endpoints":
             return 200, heads.JSON, msgspec.json.encode(self._endpoints())
-        return (*_error(errors.UnknownPath("try /metrics, /healthz, /readyz, /admin/table or /admin/endpoints")),)
+        if incoming.path == b"/admin/requests":
+            self._router.ledger.flush()
+            return 200, heads.JSON, msgspec.json.encode(self._requests())
+        return (
+            *_error(
+                errors.UnknownPath("try /metrics, /healthz, /readyz, /admin/table, /admin/endpoints or /admin/requests")
+            ),
+        )
 
     def _table(self) -> dict[str, Any]:
         """The table in force; key hashes and key files are left out."""
@@ -81,6 +88,34 @@ class Admin:
                     "ejectedForSeconds": max(0.0, round(each.ejected_until - now, 3)),
                 }
                 for each in self._router.directory.all()
+            ]
+        }
+
+    def _requests(self) -> dict[str, Any]:
+        """The last ended requests, newest last, as the ledger has them."""
+        return {
+            "requests": [
+                {
+                    "requestId": each.request_id,
+                    "class": each.meter.class_,
+                    "tier": each.meter.tier,
+                    "tenant": each.tenant,
+                    "workflow": each.workflow,
+                    "feature": each.feature,
+                    "result": each.result,
+                    "inputTokens": each.input_tokens,
+                    "cachedInputTokens": each.cached_input_tokens,
+                    "outputTokens": each.output_tokens,
+                    "estimated": each.estimated,
+                    "costUsd": each.cost_usd,
+                    "baselineUsd": each.baseline_usd,
+                    "savedUsd": each.saved_usd,
+                    "attempts": each.attempts,
+                    "ttftSeconds": each.ttft_seconds,
+                    "itlSeconds": each.itl_seconds,
+                    "e2eSeconds": each.e2e_seconds,
+                }
+                for each in self._router.ledger.recent
             ]
         }
 
