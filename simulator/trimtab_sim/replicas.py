@@ -8,9 +8,10 @@ one token and reads a chunk of waiting prompts:
 ``V`` counts steps, so a sequence that has got its first token at ``V₁`` ends at ``V₁ + output_tokens - 1`` however the
 load moves in between: a request costs a few heap operations, O(log n), not one event for each token.
 
-Approximations, each against continuous batching: steps are a continuum (an arrival joins the step under way); KV
-cache is reserved for the whole answer at admission, so requests wait where a real engine might preempt; no prefix
-cache.
+Approximations, each against continuous batching: steps are a continuum, so an arrival waits for half of the step under
+way (its mean, not its distribution); KV cache is reserved for the whole answer at admission, so requests wait where
+a real engine might preempt; no prefix cache. ``tests/simulator/test_step_by_step.py`` holds it to an engine that makes
+every step.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Processor:
         self._steps = 0.0  # V
         self._read = 0.0  # prompt tokens read, ever
         self._admitted = 0.0  # prompt tokens admitted, ever
-        self._at = clock.now
+        self._at = self._busy_since = clock.now
         self._event: engine.Event | None = None
         self.sequence_seconds = 0.0
         """Sequences in the batch, integrated over time."""
@@ -102,7 +103,8 @@ class Processor:
         self.advance()
         job.submitted_at = self._clock.now
         self._waiting.append(job)
-        self._admit()
+        # The step under way can't take it any more; half of it is left on average.
+        self._admit(residual=0.5 if self.running and self._clock.now > self._busy_since else 0.0)
         self._schedule()
 
     def advance(self) -> None:
@@ -132,8 +134,12 @@ class Processor:
         decode = self._profile.itl_base_seconds + self._profile.itl_per_sequence_seconds * self.running
         return decode + self._chunk_seconds if self._reading else decode
 
-    def _admit(self) -> None:
-        """Let waiting jobs in, in order, while there are slots, KV cache and room in the chunk."""
+    def _admit(self, residual: float = 0.0) -> None:
+        """Let waiting jobs in, in order, while there are slots, KV cache and room in the chunk.
+
+        Args:
+            residual: how much of a step must pass before they take part.
+        """
         profile, waiting = self._profile, self._waiting
         while waiting and self.running < profile.max_sequences and self._admitted - self._read < self._chunk:
             job = waiting[0]
@@ -143,8 +149,10 @@ class Processor:
             self._kv_reserved += job.request.tokens
             self._admitted += job.request.input_tokens
             job._read_until = self._admitted  # noqa: SLF001 (its own bookkeeping, kept in the job for speed)
-            job._admitted_at_step = self._steps  # noqa: SLF001
+            job._admitted_at_step = self._steps + residual  # noqa: SLF001
             self._reading.append(job)
+            if not self.running:
+                self._busy_since = self._clock.now
             self.running += 1
 
     def _schedule(self) -> None:
