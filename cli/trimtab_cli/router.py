@@ -25,7 +25,7 @@ from trimtab_cli import failure
     help="Port for /metrics, /healthz, /readyz and the admin views; worker i takes the i-th port after it.",
 )
 @click.option(
-    "--drain-timeout",
+    "--drain-seconds",
     type=click.FloatRange(0, 3600),
     default=30.0,
     show_default=True,
@@ -36,7 +36,7 @@ from trimtab_cli import failure
 )
 @click.option("--debug", is_flag=True, help="Tracebacks, and more in the log.")
 def command(
-    *, table: Path, host: str, port: int, admin_port: int, drain_timeout: float, workers: int, debug: bool
+    *, table: Path, host: str, port: int, admin_port: int, drain_seconds: float, workers: int, debug: bool
 ) -> None:
     """Run the router (data plane).
 
@@ -55,7 +55,7 @@ def command(
         host=host,
         port=port,
         admin_port=admin_port,
-        drain_seconds=drain_timeout,
+        drain_seconds=drain_seconds,
         workers=workers,
     )
     try:

@@ -144,5 +144,11 @@ async def one_engine(
 
 def closed_port() -> int:
     """A port on which nobody listens."""
-    with main.bind("127.0.0.1", 0) as bound:
-        return int(bound.getsockname()[1])
+    return closed_ports(1)[0]
+
+
+def closed_ports(count: int) -> list[int]:
+    """Different ports on which nobody listens."""
+    with contextlib.ExitStack() as stack:
+        bound = [stack.enter_context(main.bind("127.0.0.1", 0)) for _ in range(count)]
+        return [each.getsockname()[1] for each in bound]
