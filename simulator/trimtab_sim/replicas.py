@@ -17,6 +17,7 @@ every step.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -69,7 +70,8 @@ class Processor:
         self._chunk_seconds = chunk_tokens / profile.prefill_tokens_per_second
         self._waiting: deque[Job] = deque()
         self._reading: deque[Job] = deque()  # admitted, prompt not yet read; in order
-        self._due: list[tuple[float, int, Job]] = []  # (step of the first or last token, number, job)
+        self._first: list[tuple[float, int, Job]] = []  # (step of the first token, number, job)
+        self._last: list[tuple[float, int, Job]] = []  # (step of the last token, number, job)
         self._number = 0
         self.running = 0
         """Sequences in the batch."""
@@ -109,20 +111,41 @@ class Processor:
 
     def advance(self) -> None:
         """Bring the progress up to the clock; rates have been constant since the last change."""
-        elapsed, self._at = self._clock.now - self._at, self._clock.now
+        since, self._at = self._at, self._clock.now
+        elapsed = self._at - since
         if not self.running or elapsed <= 0:
             return
-        steps = elapsed / self._step_seconds()
-        self._steps += steps
+        step_seconds = self._step_seconds()
+        steps = elapsed / step_seconds
         if self._reading:
-            self._read += steps * self._chunk
+            self._read_on(steps * self._chunk)
+        reached = self._steps + steps + _EPSILON
+        while self._first and self._first[0][0] <= reached:
+            due, _, job = heapq.heappop(self._first)
+            job.first_token_at = min(since + (due - self._steps) * step_seconds, self._at)
+        self._steps += steps
         self.sequence_seconds += elapsed * self.running
+
+    def _read_on(self, read: float) -> None:
+        """Read so many prompt tokens; whose prompt ends among them gets his tokens from there on."""
+        reading, reached = self._reading, self._read + read + _EPSILON
+        while reading and reading[0]._read_until <= reached:  # noqa: SLF001 (kept in the job for speed)
+            job = reading.popleft()
+            at_step = self._steps + (job._read_until - self._read) / self._chunk  # noqa: SLF001
+            # a prompt shorter than a chunk is read within one step, whose end brings the first token
+            first = max(job._admitted_at_step + 1, at_step)  # noqa: SLF001
+            self._number += 1
+            heapq.heappush(self._last, (first + job.request.output_tokens - 1, self._number, job))
+            if job.request.output_tokens > 1:
+                heapq.heappush(self._first, (first, self._number, job))
+        self._read = self._read + read if reading else self._admitted
 
     def drop_all(self) -> list[Job]:
         """Forget every job, as a killed engine does, and return them."""
         self.advance()
-        jobs = [*(job for _, _, job in sorted(self._due, key=lambda due: due[1])), *self._reading, *self._waiting]
-        self._due.clear()
+        jobs = [*(job for _, _, job in sorted(self._last, key=lambda due: due[1])), *self._reading, *self._waiting]
+        self._first.clear()
+        self._last.clear()
         self._reading.clear()
         self._waiting.clear()
         self.running = self._kv_reserved = 0
@@ -148,7 +171,7 @@ class Processor:
             waiting.popleft()
             self._kv_reserved += job.request.tokens
             self._admitted += job.request.input_tokens
-            job._read_until = self._admitted  # noqa: SLF001 (its own bookkeeping, kept in the job for speed)
+            job._read_until = self._admitted  # noqa: SLF001
             job._admitted_at_step = self._steps + residual  # noqa: SLF001
             self._reading.append(job)
             if not self.running:
@@ -156,45 +179,37 @@ class Processor:
             self.running += 1
 
     def _schedule(self) -> None:
-        """One event for whatever comes next: a prompt is read, or a first or last token is due."""
+        """One event for what changes the rates next: a last token is due, or prompts are read.
+
+        Of prompts only the last one matters, unless somebody waits for room in the chunk.
+        """
         if self._event is not None:
             self._event.cancel()
             self._event = None
-        steps = self._due[0][0] - self._steps if self._due else float("inf")
+        if not self.running:
+            return
+        steps = self._last[0][0] - self._steps if self._last else math.inf
         if self._reading:
-            steps = min(steps, (self._reading[0]._read_until - self._read) / self._chunk)  # noqa: SLF001
-        if self.running:
-            self._event = self._clock.after(max(steps, 0.0) * self._step_seconds(), self._wake, engine.Order.FINISH)
+            job = self._reading[0 if self._waiting else -1]
+            steps = min(steps, (job._read_until - self._read) / self._chunk)  # noqa: SLF001
+        self._event = self._clock.after(max(steps, 0.0) * self._step_seconds(), self._wake, engine.Order.FINISH)
 
     def _wake(self) -> None:
         self._event = None
         self.advance()
-        while self._reading and self._reading[0]._read_until <= self._read + _EPSILON:  # noqa: SLF001
-            job = self._reading.popleft()
-            # a prompt shorter than a chunk is read within one step, whose end brings the first token
-            self._push(max(job._admitted_at_step + 1, self._steps), job)  # noqa: SLF001
         ended = []
-        while self._due and self._due[0][0] <= self._steps + _EPSILON:
-            step, _, job = heapq.heappop(self._due)
-            if job.first_token_at is None:
-                job.first_token_at = self._clock.now
-                if job.request.output_tokens > 1:
-                    self._push(step + job.request.output_tokens - 1, job)
-                    continue
+        while self._last and self._last[0][0] <= self._steps + _EPSILON:
+            _, _, job = heapq.heappop(self._last)
             job.finished_at = self._clock.now
+            if job.first_token_at is None:  # the only one
+                job.first_token_at = self._clock.now
             self.running -= 1
             self._kv_reserved -= job.request.tokens
             ended.append(job)
-        if not self._reading:
-            self._read = self._admitted
         self._admit()
         self._schedule()
         for job in ended:
             job.done(job)
-
-    def _push(self, step: float, job: Job) -> None:
-        self._number += 1
-        heapq.heappush(self._due, (step, self._number, job))
 
 
 class Replica:
