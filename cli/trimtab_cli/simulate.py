@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from trimtab_cli import failure, manifests
 DEFAULT_MINUTES = 60.0
 """Length of the synthetic trace."""
 SYNTHETIC_RPS = 5.53
+MANY_REQUESTS = 20_000
+"""From so many on baselines are simulated in several processes; starting them takes a second or two."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -155,7 +158,8 @@ def _meter() -> Iterator[_Meter]:
 def _run(scenario: world.Scenario, names: Sequence[str]) -> tuple[report.Run, ...]:
     with _meter() as meter:
         ours = world.simulate(scenario, control.Trimtab(), meter.run("trimtab"))
-        return ours, *search.run_baselines(scenario, names, lambda what: _ignore(meter.run(what)))
+        workers = (os.cpu_count() or 1) if len(scenario.trace.requests) >= MANY_REQUESTS else 1
+        return ours, *search.run_baselines(scenario, names, lambda what: _ignore(meter.run(what)), workers=workers)
 
 
 def _ignore(_: world.Progress) -> None:

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from typing import Self
 
 from trimtab_core import capacity, observation, units
 from trimtab_core.planning.plan import VariantKey
@@ -26,7 +30,8 @@ _PEAK_WINDOW_SECONDS = 60.0
 
 Counts = dict[VariantKey, int]
 """Replicas of each serving variant."""
-Simulate = Callable[[world.Scenario, control.Controller], Run]
+Simulate = Callable[[world.Scenario, Sequence[control.Controller]], list[Run]]
+"""Runs each controller on the scenario; results in the same order."""
 
 
 NAMES = {
@@ -37,7 +42,11 @@ NAMES = {
 
 
 def run_baselines(
-    scenario: world.Scenario, names: Sequence[str] = tuple(NAMES), told: Callable[[str], None] | None = None
+    scenario: world.Scenario,
+    names: Sequence[str] = tuple(NAMES),
+    told: Callable[[str], None] | None = None,
+    *,
+    workers: int = 1,
 ) -> tuple[Run, ...]:
     """The best run of each named baseline, in the order of ``NAMES``.
 
@@ -45,25 +54,53 @@ def run_baselines(
         scenario: the same that Trimtab ran on.
         names: keys of ``NAMES``; KeyError for another.
         told: called with a description before every simulated run.
+        workers: processes to use; more than 1 pays for long traces only, and changes no result.
     """
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise KeyError(unknown[0])
-
-    def simulate(tried: world.Scenario, controller: control.Controller) -> Run:
-        if told is not None:
-            told(f"{controller.name}: {controller.settings}")
-        return world.simulate(tried, controller)
-
     if not names:
         return ()
-    peak, runs = peak_counts(scenario, simulate)
-    found = []
-    if baselines.StaticPeak.name in names:
-        found.append(_static_peak(peak, runs))
-    if baselines.HpaOnQueue.name in names:
-        found.append(hpa_on_queue(scenario, peak, simulate=simulate))
+    with _Pool(told or (lambda _: None), workers) as pool:
+        peak, runs = peak_counts(scenario, pool.simulate)
+        found = []
+        if baselines.StaticPeak.name in names:
+            found.append(_static_peak(peak, runs))
+        if baselines.HpaOnQueue.name in names:
+            found.append(hpa_on_queue(scenario, peak, simulate=pool.simulate))
     return tuple(found)
+
+
+class _Pool:
+    """Runs simulations, several at once if there are workers and several to run."""
+
+    def __init__(self, told: Callable[[str], None], workers: int) -> None:
+        self._told = told
+        # Not forked: progress bars have threads.
+        context = multiprocessing.get_context("spawn")
+        self._executor = futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def simulate(self, scenario: world.Scenario, controllers: Sequence[control.Controller]) -> list[Run]:
+        """Run each controller on the scenario; results in the same order."""
+        if self._executor is None or len(controllers) == 1:
+            return [self._alone(scenario, controller) for controller in controllers]
+        self._told(f"{controllers[0].name}: {len(controllers)} settings")
+        return list(self._executor.map(world.simulate, itertools.repeat(scenario), controllers))
+
+    def _alone(self, scenario: world.Scenario, controller: control.Controller) -> Run:
+        self._told(f"{controller.name}: {controller.settings}")
+        return world.simulate(scenario, controller)
+
+
+def _one_by_one(scenario: world.Scenario, controllers: Sequence[control.Controller]) -> list[Run]:
+    return [world.simulate(scenario, controller) for controller in controllers]
 
 
 def wanted_attainment(scenario: world.Scenario) -> float:
@@ -81,9 +118,7 @@ def _static_peak(counts: Counts, runs: Sequence[tuple[Counts, Run]]) -> Run:
     return dataclasses.replace(run, notes=(*run.notes, f"smallest of {len(runs)} counts tried"))
 
 
-def peak_counts(
-    scenario: world.Scenario, simulate: Simulate = world.simulate
-) -> tuple[Counts, list[tuple[Counts, Run]]]:
+def peak_counts(scenario: world.Scenario, simulate: Simulate = _one_by_one) -> tuple[Counts, list[tuple[Counts, Run]]]:
     """The smallest replica counts that keep the SLO, and all that was tried.
 
     The first guess is the capacity model's for the peak minute; then counts are doubled until the SLO holds and halved
@@ -96,7 +131,7 @@ def peak_counts(
     def attainment(total: int) -> float:
         if total not in runs:
             counts = _counts(loads, total)
-            runs[total] = (counts, simulate(scenario, baselines.StaticPeak(counts)))
+            runs[total] = (counts, simulate(scenario, [baselines.StaticPeak(counts)])[0])
         return runs[total][1].slo_attainment
 
     high = max(1, math.ceil(sum(loads.values())))
@@ -116,7 +151,7 @@ def hpa_on_queue(
     scenario: world.Scenario,
     peak: Counts,
     targets: Sequence[float] = HPA_TARGETS,
-    simulate: Simulate = world.simulate,
+    simulate: Simulate = _one_by_one,
 ) -> Run:
     """The HPA with the target and minReplicas that keep the SLO for the least money.
 
@@ -128,10 +163,10 @@ def hpa_on_queue(
     tried = {tuple((max(1, round(count * share)), count) for count in peak.values()): None for share in HPA_MINIMA}
     for pairs in tried:
         bounds = dict(zip(peak, pairs, strict=True))
-        runs += [
-            simulate(scenario, baselines.HpaOnQueue(bounds, baselines.HpaSettings(target), shorten=shorten))
-            for target in targets
-        ]
+        runs += simulate(
+            scenario,
+            [baselines.HpaOnQueue(bounds, baselines.HpaSettings(target), shorten=shorten) for target in targets],
+        )
         if any(run.slo_attainment >= wanted for run in runs):
             break
     chosen = best(runs, wanted)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 from trimtab_core.planning.plan import VariantKey
-from trimtab_sim import baselines, control, report, search, world
+from trimtab_sim import baselines, control, report, search
 
 from tests.simulator import scenarios
 
@@ -16,6 +17,11 @@ LARGE = VariantKey("default/large", "h100")
 def run(attainment: float, cost_usd: float, name: str = "any") -> report.Run:
     empty = report.Recorder(10.0).run(name, report.Bill(cost_usd, 1.0, 0.5, 0))
     return dataclasses.replace(empty, slo_attainment=attainment)
+
+
+def each(simulate: Callable[[control.Controller], report.Run]) -> search.Simulate:
+    """What runs one controller, for several."""
+    return lambda _, controllers: [simulate(controller) for controller in controllers]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,8 @@ def test_the_best_run(runs: list[tuple[float, float]], expected: tuple[float, fl
 def test_the_smallest_count_that_keeps_the_slo_is_found(needed: int) -> None:
     tried: list[int] = []
 
-    def simulate(_: world.Scenario, controller: control.Controller) -> report.Run:
+    @each
+    def simulate(controller: control.Controller) -> report.Run:
         assert isinstance(controller, baselines.StaticPeak)
         count = controller.counts[LARGE]
         tried.append(count)
@@ -53,7 +60,8 @@ def test_the_smallest_count_that_keeps_the_slo_is_found(needed: int) -> None:
 
 
 def test_an_slo_that_no_count_keeps_gives_the_smallest_count_that_is_as_good_as_any() -> None:
-    def simulate(_: world.Scenario, controller: control.Controller) -> report.Run:
+    @each
+    def simulate(controller: control.Controller) -> report.Run:
         assert isinstance(controller, baselines.StaticPeak)
         count = controller.counts[LARGE]
         return run(0.9 if count >= 4 else 0.5, float(count))
@@ -66,7 +74,8 @@ def test_an_slo_that_no_count_keeps_gives_the_smallest_count_that_is_as_good_as_
 def test_the_hpa_stops_raising_its_minimum_once_the_slo_is_kept() -> None:
     tried: list[str] = []
 
-    def simulate(_: world.Scenario, controller: control.Controller) -> report.Run:
+    @each
+    def simulate(controller: control.Controller) -> report.Run:
         tried.append(controller.settings)
         keeps = "5 to 10" in controller.settings and "target 2 " in controller.settings
         return dataclasses.replace(run(0.97 if keeps else 0.8, 1.0), settings=controller.settings)
@@ -85,7 +94,8 @@ def test_the_hpa_stops_raising_its_minimum_once_the_slo_is_kept() -> None:
 def test_equal_minima_are_tried_once() -> None:
     tried: list[str] = []
 
-    def simulate(_: world.Scenario, controller: control.Controller) -> report.Run:
+    @each
+    def simulate(controller: control.Controller) -> report.Run:
         tried.append(controller.settings)
         return run(0.8, 1.0)
 
@@ -105,6 +115,15 @@ def test_both_baselines_on_a_real_run() -> None:
     assert static.slo_attainment >= 0.95
     assert static.notes[-1].startswith("smallest of ")
     assert all(name.split(":")[0] in ("static-peak", "hpa-queue") for name in told)
+
+
+@pytest.mark.process
+def test_workers_change_no_result() -> None:
+    scenario = scenarios.scenario(scenarios.flat_trace(minutes=1), prologue=30.0)
+
+    alone, together = (search.run_baselines(scenario, workers=workers) for workers in (1, 2))
+
+    assert [found.to_dict() for found in alone] == [found.to_dict() for found in together]
 
 
 def test_no_baseline_costs_no_run_and_an_unknown_one_is_named() -> None:
