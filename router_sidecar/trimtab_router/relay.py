@@ -148,9 +148,11 @@ class EventRelay(Relay):
         if not event.strip(b"\n"):
             return b""
         out, content = self.take(event[: -len(sse.END)])
+        if self.failure:
+            return b""
         self.pieces += content
-        self.committed = self.committed or (content and not self.failure)
-        return b"" if self.failure else out
+        self.committed = self.committed or content
+        return out
 
     def _keep(self, block: bytes) -> None:
         assert self.kept is not None
