@@ -41,6 +41,7 @@ class Duration(click.ParamType[float]):
 @click.option("--prometheus-url", default="", metavar="URL", envvar="TRIMTAB_PROMETHEUS_URL", help="Prometheus to ask.")
 @click.option("--kubeconfig", default="", metavar="FILE", help="Instead of the pod's account or the default file.")
 @click.option("--interval", type=Duration(), default="15s", show_default=True, help="Longest time between two cycles.")
+@click.option("--window", type=Duration(), default=None, help="What rates are taken over; four intervals by default.")
 @click.option(
     "--metrics-port", type=click.IntRange(0, 65535), default=9090, show_default=True, help="0 switches it off."
 )
