@@ -1,0 +1,89 @@
+"""Filters, scorer and picker: which endpoint takes a request."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trimtab_core.routing import filters, picker, scorers
+
+
+@dataclass(eq=False)
+class Endpoint:
+    name: str
+    ready: bool = True
+    in_flight: int = 0
+    capacity: float = 10.0
+    ejected_until: float = 0.0
+
+
+NOW = 100.0
+GOOD, FULL = Endpoint("good"), Endpoint("full", in_flight=10)
+ASLEEP, EJECTED = Endpoint("asleep", ready=False), Endpoint("ejected", ejected_until=NOW + 1)
+BACK = Endpoint("back", ejected_until=NOW)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "tried", "expected"),
+    [
+        ([GOOD, ASLEEP, EJECTED], [], ["good"]),
+        ([GOOD, BACK], [], ["good", "back"]),
+        ([GOOD, BACK], [GOOD], ["back"]),
+        ([GOOD, FULL], [], ["good"]),
+        ([FULL], [], ["full"]),
+        ([FULL, ASLEEP], [], ["full"]),
+        ([ASLEEP, EJECTED], [], []),
+        ([], [], []),
+    ],
+    ids=["asleep and ejected", "ejection over", "tried", "room preferred", "full alone", "full is better than asleep",
+         "none", "empty"],
+)  # fmt: skip
+def test_who_may_take_a_request(candidates: list[Endpoint], tried: list[Endpoint], expected: list[str]) -> None:
+    assert [each.name for each in filters.eligible(candidates, now=NOW, tried=tried)] == expected
+
+
+def test_the_last_resort_is_the_ejected_one_that_returns_soonest() -> None:
+    later = Endpoint("later", ejected_until=NOW + 9)
+    assert filters.last_resort([later, EJECTED, ASLEEP], tried=[]) == [EJECTED]
+    assert filters.last_resort([later, EJECTED, ASLEEP], tried=[EJECTED]) == [later]
+    assert filters.last_resort([ASLEEP], tried=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "capacity", "score"), [(0, 10, 1.0), (5, 10, 0.5), (5, 20, 0.75), (10, 10, 0.0), (15, 10, -0.5)]
+)
+def test_the_score_is_the_free_share(in_flight: int, capacity: float, score: float) -> None:
+    assert scorers.free_share(Endpoint("a", in_flight=in_flight, capacity=capacity)) == score
+
+
+def test_the_freest_is_picked() -> None:
+    candidates = [Endpoint("a", in_flight=3), Endpoint("b", in_flight=1), Endpoint("c", in_flight=2)]
+    picked = picker.pick(candidates, random.Random(1))
+    assert picked is candidates[1]
+
+
+def test_ties_are_broken_evenly() -> None:
+    candidates = [Endpoint(name) for name in "abc"]
+    rng = random.Random(1)
+    counts = Counter(picker.pick(candidates, rng).name for _ in range(3000))  # type: ignore[union-attr]
+    assert all(900 < count < 1100 for count in counts.values())
+
+
+def test_nobody_is_picked_of_nobody() -> None:
+    assert picker.pick([], random.Random(1)) is None
+
+
+@given(st.integers(9, 200), st.integers(0, 2**32))
+def test_among_many_the_load_still_spreads(count: int, seed: int) -> None:
+    candidates = [Endpoint(str(index)) for index in range(count)]
+    rng = random.Random(seed)
+    for _ in range(count * 3):
+        picked = picker.pick(candidates, rng)
+        assert picked is not None
+        picked.in_flight += 1
+    # Three each on average; the best of eight random ones is never far behind the best.
+    assert max(each.in_flight for each in candidates) <= 5
