@@ -188,7 +188,7 @@ def _policy(
         "observedGeneration": observed.metadata.generation,
         "epoch": cycle.snapshot.epoch,
         "tableVersion": table.version,
-        "applied": [{"router": one.pod or "router", "version": one.version} for one in applied][:APPLIED_KEPT],
+        "applied": _applied(applied),
         "classes": [_class(cycle, state, cls) for cls in state.spec.classes],
         "usdPerHour": decimal(usd_per_hour, 4),
         **_savings(cycle, state),
@@ -199,6 +199,12 @@ def _policy(
         "conditions": _conditions(before.conditions, verdicts, cycle.snapshot.now, observed.metadata.generation),
     }
     return _report(observed, v1alpha1.RoutingPolicyStatus, status, (decisions, verdicts))
+
+
+def _applied(applied: Sequence[answers.Applied]) -> list[Manifest]:
+    """The table that each router serves by; where metrics don't tell routers apart, the tables in use are numbered."""
+    named = {one.pod or f"router-{number}": one.version for number, one in enumerate(applied, start=1)}
+    return [{"router": name, "version": version} for name, version in sorted(named.items())][:APPLIED_KEPT]
 
 
 def _class(cycle: Cycle, state: snapshots.PolicyState, cls: v1alpha1.RequestClass) -> Manifest:
