@@ -321,4 +321,5 @@ class Engine:
             if ticket.done and ticket in self._tickets:
                 self._finish(ticket)
                 return
-        ticket.wake()
+        if sequence.finish_reason is not None or (sequence.generated - 1) % self._config.stream_interval == 0:
+            ticket.wake()

@@ -74,6 +74,7 @@ class Settings:
     enable_prefix_caching: bool = True
     max_num_queued_reqs: int | None = None
     max_num_queued_tokens: int | None = None
+    stream_interval: int = 1
     scheduling_policy: str = "fcfs"
     shutdown_timeout: float = 0.0
     api_key: tuple[str, ...] = ()
@@ -98,7 +99,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check what no parser of single values can; raise SettingsError."""
-        for name in ("port", "max_num_seqs", "max_num_batched_tokens", "block_size", "sim_output_tokens"):
+        for name in (
+            "port", "max_num_seqs", "max_num_batched_tokens", "block_size", "stream_interval", "sim_output_tokens",
+        ):  # fmt: skip
             if getattr(self, name) < (0 if name == "port" else 1):
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name in ("sim_prefill_tokens_per_second", "sim_time_scale"):
@@ -191,6 +194,7 @@ FLAGS: tuple[Flag, ...] = (
         "count",
         "Answer 503 beyond so many prompt tokens in flight.",
     ),
+    Flag("--stream-interval", "stream_interval", "count", "Tokens in one event of a stream; the first comes alone."),
     Flag("--scheduling-policy", "scheduling_policy", "text", "fcfs or priority."),
     Flag(
         "--shutdown-timeout",
