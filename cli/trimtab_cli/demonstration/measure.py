@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trimtab_core import capacity, economics, quality, signals, units
-from trimtab_core.planning.plan import Decision, VariantKey
+from trimtab_core.planning.plan import VariantKey
 from trimtab_core.routing import table as tables
 from trimtab_core.snapshot import Snapshot, TierState, VariantState
 from trimtab_operator import reconcile
@@ -41,7 +41,13 @@ class Replay:
 
 
 class Measurement:
-    """Collects a replay. ``saw`` and ``heard`` in any order; ``run`` at the end, ``so_far`` at any time."""
+    """Collects a replay: ``saw`` and ``heard`` in any order, ``run`` at the end.
+
+    Attributes:
+        done, met, failed: requests that ended so far, those of them that met their SLO, those that got no answer.
+        errors: what failed requests said, and how often.
+        answered: arrival in seconds and who answered, of every request that ended.
+    """
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
@@ -55,14 +61,12 @@ class Measurement:
         self._changes = 0
         self.done = self.met = self.failed = 0
         self.errors: Counter[str] = Counter()
-        self.decision: Decision | None = None
+        self.answered: list[tuple[float, str]] = []
 
     def saw(self, cycle: reconcile.Outcome) -> None:
         """Take one cycle of the loop."""
         self._snapshot = cycle.snapshot
         self._table = next(iter(cycle.memory.tables.values()), self._table)
-        if cycle.decisions:
-            self.decision = cycle.decisions[0]
         now, ends_at = cycle.snapshot.now, self._replay.start_at + self._replay.duration_s
         if self._replay.start_at <= now <= ends_at:
             self._recorder.decide(replace(one, time=one.time - self._replay.start_at) for one in cycle.decisions)
@@ -127,6 +131,9 @@ class Measurement:
                 cached_input_tokens=0,
                 output_tokens=outcome.output_tokens,
             )
+        self.answered.append(
+            (outcome.scheduled_at - self._replay.start_at, report.FAILED if outcome.error else answered)
+        )
         earned, best = _quality(self._replay.complexity[outcome.index], found, tier, table)
         self._recorder.add(
             report.Outcome(

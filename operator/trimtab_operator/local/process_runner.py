@@ -24,6 +24,9 @@ from trimtab_operator.local import group, store, workload
 from trimtab_operator.local import replica as replicas
 from trimtab_operator.local.probe import HttpProbe, Probe
 
+_REAP_SECONDS = 2.0
+"""From SIGKILL to the end of a process, on a busy machine."""
+
 
 class Image(Protocol):
     """What a container image stands for on this machine."""
@@ -101,8 +104,11 @@ class ProcessRunner:
 
     async def close(self, grace_seconds: float = 3.0) -> None:
         """Stop every process, without draining; after ``grace_seconds`` by SIGKILL."""
-        alive = [one for members in self._groups.values() for one in members.alive()]
-        await asyncio.gather(*(one.stop(grace_seconds) for one in alive), return_exceptions=True)
+        for members in self._groups.values():
+            for one in members.alive():
+                one.hurry(grace_seconds)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=grace_seconds + _REAP_SECONDS)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -157,6 +163,11 @@ class ProcessRunner:
             for one in members.alive()
             if one.metrics_address
         }
+
+    def serves(self) -> bool:
+        """Whether every policy has a router that serves."""
+        found = self._ready_routers()
+        return bool(found) and all(found.values())
 
     def entrances(self) -> dict[str, str]:
         """Where clients call, policy → address of its router, whether that already serves or not."""

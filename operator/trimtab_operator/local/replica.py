@@ -96,6 +96,7 @@ class Replica:
         self._command: Command | None = None
         self._child: child.Child | None = None
         self._drain_seconds = drain_seconds
+        self._grace_seconds = STOP_GRACE_SECONDS
         self._world = surroundings
         self._leaving = asyncio.Event()
 
@@ -142,14 +143,15 @@ class Replica:
         finally:
             if self._child is not None:
                 self._child.kill()
+                await self._child.wait()
             self.ended_at = self._world.clock()
             self._world.changed()
 
-    async def stop(self, grace_seconds: float) -> None:
-        """End its process now, without draining."""
+    def hurry(self, grace_seconds: float) -> None:
+        """Ask it to end without draining: SIGTERM at once, SIGKILL after ``grace_seconds``."""
+        self._grace_seconds = grace_seconds
+        self._drain_seconds = 0.0
         self._leaving.set()
-        if self._child is not None:
-            await self._child.stop(grace_seconds)
 
     async def _run_once(self) -> float:
         """One process from start to end; returns how long it lasted, in seconds."""

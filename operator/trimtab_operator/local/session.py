@@ -22,16 +22,18 @@ class Options:
     """How local mode runs.
 
     Attributes:
+        folder: for configs and logs; must exist and be empty.
         port: of the first policy's router.
         time_scale: divides start-up times, windows and intervals; at least 1.
         interval_seconds: between two cycles; None takes what the policies ask for.
-        folder: for configs and logs; must exist and be empty.
+        stream_interval: tokens in one event of a simulated engine's stream.
     """
 
     folder: Path
     port: int = 8080
     time_scale: float = 1.0
     interval_seconds: float | None = None
+    stream_interval: int = 1
 
 
 class Session:
@@ -68,7 +70,7 @@ class Session:
         self.store = store.Store()
         self.replace(objects)
         table: dict[workload.Role, process_runner.Image] = {
-            workload.Role.ENGINE: images.SimulatedEngine(self.store, say),
+            workload.Role.ENGINE: images.SimulatedEngine(self.store, say, stream_interval=options.stream_interval),
             workload.Role.ROUTER: images.LocalRouter(options.folder, options.port),
         }
         self.runner = process_runner.ProcessRunner(

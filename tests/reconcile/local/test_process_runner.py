@@ -225,8 +225,8 @@ def test_a_workload_that_is_not_rendered_any_more_is_let_go(tmp_path: pathlib.Pa
 def test_one_router_runs_however_many_are_rendered(tmp_path: pathlib.Path) -> None:
     async def story(stage: Stage) -> None:
         await stage.runner.apply([rendered.router()])
-        assert (await stage.runner.observe()).routers == {"default/p": ()}  # runs, but does not serve yet
-        assert len(stage.runner.routers()) == 1  # and is scraped
+        assert (await stage.runner.observe()).routers == {"default/p": ()}  # starts, and does not serve yet
+        await stage.until(lambda: len(stage.runner.routers()) == 1, "a router that is scraped")
         await stage.until(lambda: stage.changes == 1, "a router that serves")
         assert set(stage.runner.entrances()) == {"default/p"}
         assert (await stage.runner.observe()).routers == {"default/p": tuple(stage.runner.routers())}
