@@ -13,9 +13,10 @@ shares; and one slack for each promise that may have to be broken. Rows:
 
 Objective: USD per hour, plus what switching costs (start-up seconds at full price over the amortisation time, moved
 shares at a few percent of their cost). First every promise is kept: the slacks are held at zero. Only if that can't be
-done are they let go, and then found in the declared order: the sum of breaches is made least, with what is to give way
-first counting least and each next level ``LEVEL`` times more; with the breaches held there, money is made least.
-So no promise is ever traded for money.
+done are they let go, and then found in the declared order: with replicas in fractions the sum of breaches is made
+least, with what is to give way first counting least and each next level ``LEVEL`` times more; with the breaches held
+there, money is made least. So no promise is ever traded for money. (Where whole replicas can't reach the least breach,
+as a budget may not divide by a price, breaches and money are weighed in one program, at ``DEAR`` for a breach.)
 
 Shares on segments only approximate a split by rank from below (a mixed segment counts at its mean), so what the
 solver calls enough quality is enough.
@@ -37,10 +38,16 @@ from trimtab_core.snapshot import ClassName, PolicyKey, TierKey, Weights
 
 LEVEL = 100.0
 """Each further level of the declared order weighs this much more."""
+DEAR = 1000.0
+"""One unit of the promise that gives way first, in dearest replica-hours, where breach and money must be weighed."""
 REMOVAL_COST = 0.01
 """Removing a replica must save at least this share of its price: ties leave the fleet as it is."""
 QUALITY_REWARD = 0.002
 """Value of quality beyond what is asked, as a share of a request's cost: decides between equally cheap plans."""
+FEW = 40
+"""Up to this many replica counts the solver proves the optimum in milliseconds, without help for a first solution."""
+DIVE_STEPS = 12
+"""At least one in this many of the open counts is rounded in one step of a dive."""
 EXACT = 1e-6
 """A gap below this is none."""
 BROKEN = 1e-5
@@ -329,64 +336,134 @@ class _Program:
         self.rows.add([*scaled, (missing, 1.0)], policy.retention * wanted / total - 1e-9, math.inf, "quality")
 
     def run(self) -> Solution | None:
-        """Solve with every promise kept; else at the least breach of them."""
+        """Relax, round, and search between the two; None if even the relaxed program has no solution."""
         if not self.columns.cost:
             return Solution({}, {}, 0.0, proven=True, broken={})
         solver = self.solver()
-        solver.run()
-        values = _values(solver)
-        if values is None and self.slacks:
-            values = self.give_way(solver)
-        if values is not None and self.columns.integer and solver.getInfo().mip_gap > EXACT:
-            values = self.polish(solver, values)
-        return None if values is None else self.solution(solver, values)
+        values = self.relax(solver)
+        if values is None or not self.columns.integer:
+            return None if values is None else self.solution(solver, values, proven=True)
+        dived = self.dive(solver, values) if len(self.columns.integer) > FEW else None
+        start = self.rounded(values) if dived is None else [float(dived[column]) for column in self.columns.integer]
+        self.set_integer(solver, highspy.HighsVarType.kInteger)
+        columns = np.array(self.columns.integer, dtype=np.int32)
+        solver.setSolution(columns.size, columns, np.array(start, dtype=np.float64))
+        found = self.attempt(solver)
+        if found is None:
+            found = self.weigh(solver)
+        if found is None:
+            return None
+        proven = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+        if solver.getInfo().mip_gap > EXACT:
+            found = self.polish(solver, found)
+        return self.solution(solver, found, proven=proven)
 
-    def give_way(self, solver: highspy.Highs) -> np.ndarray | None:
-        """The cheapest solution among those that break the promises least."""
-        count = len(self.columns.cost)
-        every = np.arange(count, dtype=np.int32)
-        breaches = np.zeros(count, dtype=np.float64)
-        for column, _, penalty in self.slacks:
-            breaches[column] = penalty
-            solver.changeColBounds(column, 0.0, math.inf)
-        solver.changeColsCost(count, every, breaches)
+    def attempt(self, solver: highspy.Highs) -> np.ndarray | None:
+        """Run the solver with a time limit of its own: HiGHS counts the time of all runs together."""
+        solver.setOptionValue("time_limit", solver.getRunTime() + self.settings.time_limit_seconds)
         solver.run()
-        least = _values(solver)
+        return _values(solver)
+
+    def relax(self, solver: highspy.Highs) -> np.ndarray | None:
+        """The program with replicas in fractions: every promise kept, or all broken as little as can be."""
+        self.set_integer(solver, highspy.HighsVarType.kContinuous)
+        values = self.attempt(solver)
+        if values is not None or not self.slacks:
+            return values
+        money = self.open_slacks(solver)
+        solver.changeColsCost(money.size, np.arange(money.size, dtype=np.int32), self.breaches())
+        least = self.attempt(solver)
         if least is None:
             return None
         for column, _, _ in self.slacks:
             solver.changeColBounds(column, 0.0, max(0.0, least[column]) * (1 + 1e-6) + 1e-6)
-        solver.changeColsCost(count, every, np.array(self.columns.cost, dtype=np.float64))
-        solver.run()
-        cheapest = _values(solver)
-        return least if cheapest is None else cheapest
+        solver.changeColsCost(money.size, np.arange(money.size, dtype=np.int32), money)
+        return self.attempt(solver)
+
+    def weigh(self, solver: highspy.Highs) -> np.ndarray | None:
+        """Whole replicas can't reach the least breach: weigh breaches and money together."""
+        money = self.open_slacks(solver)
+        cost = money + DEAR * self.dearest() * self.breaches()
+        solver.changeColsCost(money.size, np.arange(money.size, dtype=np.int32), cost)
+        return self.attempt(solver)
+
+    def open_slacks(self, solver: highspy.Highs) -> np.ndarray:
+        """Let every promise be broken; the costs of all columns in money."""
+        for column, _, _ in self.slacks:
+            solver.changeColBounds(column, 0.0, math.inf)
+        return np.array(self.columns.cost, dtype=np.float64)
+
+    def breaches(self) -> np.ndarray:
+        """Weights of the slacks among all columns, by the declared order."""
+        weights = np.zeros(len(self.columns.cost), dtype=np.float64)
+        for column, _, penalty in self.slacks:
+            weights[column] = penalty
+        return weights
+
+    def set_integer(self, solver: highspy.Highs, kind: highspy.HighsVarType) -> None:
+        columns = np.array(self.columns.integer, dtype=np.int32)
+        if columns.size:
+            solver.changeColsIntegrality(columns.size, columns, np.full(columns.size, kind.value, dtype=np.uint8))
+
+    def dive(self, solver: highspy.Highs, values: np.ndarray) -> np.ndarray | None:
+        """Round the counts nearest to whole ones, solve for the rest, and again, until all are whole.
+
+        Each step lets the load find other replicas, so that tiers are filled rather than rounded up one by one.
+        Leaves the bounds as it found them. None if a step had no way on.
+        """
+        found: np.ndarray | None = values
+        left = list(self.columns.integer)
+        while found is not None and left:
+            at = found
+            left.sort(key=lambda column: (abs(at[column] - round(at[column])), column))
+            whole = sum(1 for column in left if abs(at[column] - round(at[column])) <= EXACT)
+            step, left = left[: whole + 1 + len(left) // DIVE_STEPS], left[whole + 1 + len(left) // DIVE_STEPS :]
+            found = self.fix(solver, step, [round(at[column]) for column in step])
+            if found is None:
+                found = self.fix(solver, step, [math.ceil(at[column] - EXACT) for column in step])
+        for column in self.columns.integer:
+            solver.changeColBounds(column, self.columns.lower[column], self.columns.upper[column])
+        return found
+
+    def fix(self, solver: highspy.Highs, columns: Sequence[int], counts: Sequence[int]) -> np.ndarray | None:
+        """Solve with these columns at these counts."""
+        for column, count in zip(columns, counts, strict=True):
+            solver.changeColBounds(column, float(count), float(count))
+        return self.attempt(solver)
+
+    def rounded(self, values: np.ndarray) -> list[float]:
+        """Whole replicas that carry what the fractions carry: fractions down, then the cheapest fill."""
+        counts: dict[VariantKey, int] = {}
+        for tier in self.component.tiers:
+            able = [v for v in tier.variants if v.speed]
+            wanted = sum(v.speed * float(values[self.replicas[v.key]]) for v in able)
+            for variant in tier.variants:
+                counts[variant.key] = max(variant.low, math.floor(float(values[self.replicas[variant.key]]) + EXACT))
+            while (short := wanted - sum(v.speed * counts[v.key] for v in able)) > EXACT:
+                room = [v for v in able if counts[v.key] < v.high]
+                if not room:
+                    break
+                # By the price of filling the gap with this variant alone.
+                best = min(room, key=lambda v: (math.ceil(short / v.speed - EXACT) * v.usd_per_hour, v.key))
+                counts[best.key] += 1
+        return [float(counts[variant.key]) for variant in self.component.variants]
 
     def polish(self, solver: highspy.Highs, values: np.ndarray) -> np.ndarray:
         """The best shares for these replicas: inside the gap, shares may have moved for nothing."""
-        for column in self.columns.integer:
-            count = float(round(values[column]))
-            solver.changeColBounds(column, count, count)
-        solver.run()
-        best = _values(solver)
+        best = self.fix(solver, self.columns.integer, [round(float(values[column])) for column in self.columns.integer])
         return values if best is None else best
 
     def solver(self) -> highspy.Highs:
-        """HiGHS with the program in it, started at the present replicas."""
+        """HiGHS with the program in it."""
         solver = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in (
             ("output_flag", False),
             ("threads", 1),
             ("random_seed", 0),
-            ("mip_rel_gap", self.settings.gap),
-            ("time_limit", self.settings.time_limit_seconds),
+            ("mip_rel_gap", self.settings.gap if len(self.columns.integer) > FEW else EXACT),
         ):
             solver.setOptionValue(option, value)
         solver.passModel(self.model())
-        if not self.goal.ready_only:
-            known = [(self.replicas[v.key], min(max(v.current, v.low), v.high)) for v in self.component.variants]
-            if known:
-                columns, counts = zip(*known, strict=True)
-                solver.setSolution(len(known), np.array(columns, dtype=np.int32), np.array(counts, dtype=np.float64))
         return solver
 
     def model(self) -> highspy.HighsLp:
@@ -408,7 +485,7 @@ class _Program:
         program.integrality_ = kinds
         return program
 
-    def solution(self, solver: highspy.Highs, values: np.ndarray) -> Solution:
+    def solution(self, solver: highspy.Highs, values: np.ndarray, *, proven: bool) -> Solution:
         """The column values in the words of the problem."""
         broken: dict[str, float] = {}
         for column, kind, _ in self.slacks:
@@ -425,7 +502,7 @@ class _Program:
             {key: round(float(values[column])) for key, column in self.replicas.items()},
             weights,
             float(solver.getInfo().objective_function_value),
-            solver.getModelStatus() == highspy.HighsModelStatus.kOptimal,
+            proven,
             broken,
         )
 
