@@ -24,6 +24,8 @@ HPA_TARGETS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Waiting requests per pod that are tried as the HPA's AverageValue."""
 HPA_MINIMA = (0.0, 0.25, 0.5, 0.75)
 """minReplicas that are tried, as shares of maxReplicas; at least 1."""
+_HOPELESS = 0.1
+"""Attainment so far below the wanted one is not made up for by a target that scales up later."""
 _ENOUGH = 0.002
 """Where no count keeps the SLO: attainment this near to the best reachable counts as reached."""
 _PEAK_WINDOW_SECONDS = 60.0
@@ -156,17 +158,21 @@ def hpa_on_queue(
     """The HPA with the target and minReplicas that keep the SLO for the least money.
 
     maxReplicas is the static peak's count: who runs an HPA knows his peak. minReplicas rises from 1 by quarters of
-    it until some target keeps the SLO; higher ones would only cost more.
+    it until some target keeps the SLO; higher ones would only cost more. The lowest target scales up soonest: a minimum
+    with which even that one misses the SLO by far is not tried with the others.
     """
     shorten, wanted = scenario.settings.shorten, wanted_attainment(scenario)
     runs: list[Run] = []
     tried = {tuple((max(1, round(count * share)), count) for count in peak.values()): None for share in HPA_MINIMA}
+    *_, last = tried
     for pairs in tried:
         bounds = dict(zip(peak, pairs, strict=True))
-        runs += simulate(
-            scenario,
-            [baselines.HpaOnQueue(bounds, baselines.HpaSettings(target), shorten=shorten) for target in targets],
+        eager, *patient = (
+            baselines.HpaOnQueue(bounds, baselines.HpaSettings(target), shorten=shorten) for target in sorted(targets)
         )
+        runs += simulate(scenario, [eager])
+        if runs[-1].slo_attainment >= wanted - _HOPELESS or pairs == last:
+            runs += simulate(scenario, patient) if patient else []
         if any(run.slo_attainment >= wanted for run in runs):
             break
     chosen = best(runs, wanted)

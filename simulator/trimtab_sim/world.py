@@ -57,7 +57,7 @@ class Settings:
     scrape_interval: float = 5.0
     scrape_delay: float = 1.0
     window: float = 60.0
-    prologue: float = 900.0
+    prologue: float = 600.0
     points: int = 120
 
 

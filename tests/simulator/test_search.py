@@ -78,7 +78,7 @@ def test_the_hpa_stops_raising_its_minimum_once_the_slo_is_kept() -> None:
     def simulate(controller: control.Controller) -> report.Run:
         tried.append(controller.settings)
         keeps = "5 to 10" in controller.settings and "target 2 " in controller.settings
-        return dataclasses.replace(run(0.97 if keeps else 0.8, 1.0), settings=controller.settings)
+        return dataclasses.replace(run(0.97 if keeps else 0.9, 1.0), settings=controller.settings)
 
     chosen = search.hpa_on_queue(scenarios.scenario(), {LARGE: 10}, targets=(1.0, 2.0), simulate=simulate)
 
@@ -89,6 +89,25 @@ def test_the_hpa_stops_raising_its_minimum_once_the_slo_is_kept() -> None:
         "5 to 10 × large/h100",
     ]
     assert chosen.notes[-1] == "best of 6 settings: targets 1, 2, minReplicas from 1 up"
+
+
+def test_a_minimum_without_hope_is_tried_with_the_most_eager_target_alone_but_for_the_last() -> None:
+    tried: list[str] = []
+
+    @each
+    def simulate(controller: control.Controller) -> report.Run:
+        tried.append(controller.settings)
+        return run(0.5, 1.0)
+
+    search.hpa_on_queue(scenarios.scenario(), {LARGE: 4}, targets=(2.0, 1.0), simulate=simulate)
+
+    # of 4 replicas the quarters are 0 (so 1), 1, 2 and 3
+    assert [settings.removesuffix(" to 4 × large/h100") for settings in tried] == [
+        "target 1 waiting per pod, 1",
+        "target 1 waiting per pod, 2",
+        "target 1 waiting per pod, 3",
+        "target 2 waiting per pod, 3",
+    ]
 
 
 def test_equal_minima_are_tried_once() -> None:
