@@ -131,10 +131,10 @@ def _steady(basis: Basis, question: _Question, tolerance: float) -> bool:
     """Whether the last solution still stands: same objects and states, and no number moved beyond the tolerance.
 
     Numbers are compared with those that the solution was made from, not with the last cycle's, so that a slow drift is
-    noticed as well. A solution that was not proven best is never kept.
+    noticed as well. A plan that only held what was there is never kept.
     """
     return (
-        basis.source is Source.OPTIMAL
+        basis.source in {Source.OPTIMAL, Source.TIME_LIMIT}
         and basis.state == question.state
         and len(basis.numbers) == len(question.numbers)
         and all(
