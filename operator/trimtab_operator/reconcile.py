@@ -175,8 +175,9 @@ def publish_tables(
     for key in snapshot.policies:
         before = memory.tables.get(key)
         secrets = publish.Secrets(seen.tenant_keys.get(key, {}))
+        revision = before.revision + 1 if before else 1
         table = publish.table(
-            snapshot, plan, key, epoch=memory.epoch, revision=before.revision + 1 if before else 1, secrets=secrets
+            snapshot, plan, key, epoch=memory.epoch, revision=revision, secrets=secrets, previous=before
         )
         published[key] = before if before and before.content_hash == table.content_hash else table
     return published

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from trimtab_core import capacity, economics, recall, signals, units
 from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
@@ -22,6 +24,9 @@ from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
 KEY_FOLDER = "/etc/trimtab/keys"
 """Where routers find the API keys of external tiers: one file per tier, named like it."""
+
+NOISE = 0.1
+"""Prices and loads follow measured lengths; smaller movements would only make routers reload."""
 
 UNKNOWN_PROFILE = snapshots.CapacityProfile(
     itl_base_seconds=0.05,
@@ -60,6 +65,7 @@ def table(
     epoch: int,
     revision: int,
     secrets: Secrets | None = None,
+    previous: tables.RoutingTable | None = None,
 ) -> tables.RoutingTable:
     """The sealed table of one policy, issued at ``snapshot.now``.
 
@@ -70,11 +76,17 @@ def table(
         epoch: of the leader that publishes.
         revision: counts up within the epoch.
         secrets: hashes of tenants' keys and where external keys lie.
+        previous: the table before: prices and loads that moved less than ``NOISE`` since stay as they are there.
     """
     policy = snapshot.policies[policy_key]
     secrets = secrets or Secrets()
     load = _Load(snapshot, _mix(policy), capacity.limits(policy.spec.slo))
-    tiers = [_tier(load, snapshot.tiers[key], secrets) for key in policy.tiers if key in snapshot.tiers]
+    before = {tier.name: tier for tier in previous.tiers} if previous else {}
+    tiers = [
+        _steady(_tier(load, snapshot.tiers[key], secrets), before.get(_name(key)))
+        for key in policy.tiers
+        if key in snapshot.tiers
+    ]
     weights = {**policy.weights, **plan.weights.get(policy_key, {})}
     return tables.seal(
         tables.RoutingTable(
@@ -129,7 +141,7 @@ class _Load:
 
 
 def _mix(policy: snapshots.PolicyState) -> capacity.Mix:
-    """Mean lengths over the policy's classes by their arrivals, rounded so that noise makes no new table."""
+    """Mean lengths over the policy's classes by their arrivals."""
     weighted = [
         (signals.known(traffic.arrivals_per_second) or 0.0, inputs, outputs)
         for traffic in policy.traffic.values()
@@ -141,12 +153,33 @@ def _mix(policy: snapshots.PolicyState) -> capacity.Mix:
         return capacity.DEFAULT_MIX
     inputs = sum(part * tokens for part, tokens, _ in weighted) / arrivals
     outputs = sum(part * tokens for part, _, tokens in weighted) / arrivals
-    return capacity.Mix(_rounded(inputs, 1), _rounded(outputs, 1))
+    return capacity.Mix(_rounded(inputs), _rounded(outputs))
 
 
-def _rounded(value: float, digits: int) -> float:
-    """The value with that many significant digits; what the noise of a measurement does not change."""
-    return float(f"{value:.{digits}g}")
+def _rounded(value: float) -> float:
+    """The value with three significant digits: more are never known."""
+    return float(f"{value:.3g}")
+
+
+def _steady(tier: tables.Tier, before: tables.Tier | None) -> tables.Tier:
+    """The tier with the prices and loads of the table before, where they moved no more than a measurement's noise."""
+    if before is None:
+        return tier
+    rates = before.rates if _is_noise(tier.rates, before.rates) else tier.rates
+    loads = {endpoint.variant: endpoint.capacity for endpoint in before.endpoints}
+    endpoints = [
+        msgspec.structs.replace(endpoint, capacity=loads[endpoint.variant])
+        if abs(endpoint.capacity - loads.get(endpoint.variant, 0.0)) <= max(1.0, NOISE * endpoint.capacity)
+        else endpoint
+        for endpoint in tier.endpoints
+    ]
+    return msgspec.structs.replace(tier, rates=rates, endpoints=endpoints)
+
+
+def _is_noise(new: tables.Rates, old: tables.Rates) -> bool:
+    """Whether no part of the price moved by more than noise; a price that appears or goes is no noise."""
+    pairs = zip(msgspec.structs.astuple(new), msgspec.structs.astuple(old), strict=True)
+    return all(abs(one - other) <= NOISE * max(one, other) for one, other in pairs)
 
 
 def _stricter(one: float | None, other: float | None) -> float | None:
@@ -187,9 +220,9 @@ def _rates(load: _Load, state: snapshots.TierState) -> tables.Rates:
         cheapest = min((rates for _, rates in priced), key=lambda rates: rates.output_usd_per_token, default=None)
         priced, running = ([(1, cheapest)], 1) if cheapest else ([], 1)
     return tables.Rates(
-        _rounded(sum(count * rates.input_usd_per_token for count, rates in priced) / running, 3),
-        _rounded(sum(count * rates.output_usd_per_token for count, rates in priced) / running, 3),
-        _rounded(sum(count * rates.cached_input_usd_per_token for count, rates in priced) / running, 3),
+        _rounded(sum(count * rates.input_usd_per_token for count, rates in priced) / running),
+        _rounded(sum(count * rates.output_usd_per_token for count, rates in priced) / running),
+        _rounded(sum(count * rates.cached_input_usd_per_token for count, rates in priced) / running),
     )
 
 

@@ -194,9 +194,34 @@ def with_lengths(snapshot: Snapshot, tokens: float) -> Snapshot:
 
 def test_the_noise_of_a_measurement_makes_no_new_table() -> None:
     snapshot = world(replica("a"))
-    hashes = {table(with_lengths(snapshot, tokens)).content_hash for tokens in (391.0, 400.0, 412.0)}
-    assert len(hashes) == 1
-    assert table(with_lengths(snapshot, 9000.0)).content_hash not in hashes
+    first = table(with_lengths(snapshot, 1500.0))
+    for tokens in (1400.0, 1450.0, 1550.0, 1600.0):
+        assert table(with_lengths(snapshot, tokens), previous=first).content_hash == first.content_hash
+    assert table(with_lengths(snapshot, 9000.0), previous=first).content_hash != first.content_hash
+
+
+def test_noise_never_adds_up_unseen() -> None:
+    snapshot = world(replica("a"))
+    made = first = table(with_lengths(snapshot, 1000.0))
+    for step in range(1, 60):
+        made = table(with_lengths(snapshot, 1000.0 * 1.05**step), previous=made)
+    now, then = made.tiers[0].rates.output_usd_per_token, first.tiers[0].rates.output_usd_per_token
+    exact = table(with_lengths(snapshot, 1000.0 * 1.05**59)).tiers[0].rates.output_usd_per_token
+    assert now != then
+    assert now == pytest.approx(exact, rel=publish.NOISE * 1.2)
+
+
+def test_another_price_is_told_at_once() -> None:
+    snapshot = world(replica("a"))
+    first = table(snapshot)
+    small = snapshot.tiers["team/small"]
+    dearer = dataclasses.replace(
+        small.variants[0], price=dataclasses.replace(small.variants[0].price, usd_per_hour=4.2)
+    )  # type: ignore[type-var]
+    moved = dataclasses.replace(
+        snapshot, tiers={**snapshot.tiers, "team/small": dataclasses.replace(small, variants=(dearer,))}
+    )
+    assert table(moved, previous=first).tiers[0].rates.output_usd_per_token > first.tiers[0].rates.output_usd_per_token
 
 
 @given(
