@@ -6,6 +6,8 @@ import collections
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trimtab_core import signals
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning.plan import Decision, VariantKey
@@ -254,6 +256,28 @@ def test_decisions_tell_time_tier_action_reason_and_cost(ours: report.Run) -> No
     tiers = collections.Counter(decision.tier for decision in ours.decisions)
     assert set(tiers) <= {"default/small", "default/large"}
     assert all(decision.cost_after_usd_per_hour > 0 for decision in replicas)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    script=st.lists(st.integers(0, 4), min_size=1, max_size=8),
+    arrivals=st.lists(st.floats(0, 120), min_size=1, max_size=40),
+    output_tokens=st.integers(1, 2000),
+)
+def test_whatever_a_controller_does_every_arrival_ends_once_and_the_bill_is_bounded(
+    script: list[int], arrivals: list[float], output_tokens: int
+) -> None:
+    trace = few(*sorted(arrivals), output_tokens=output_tokens)
+    steps = {15.0 * number: count for number, count in enumerate(script)}
+
+    run = world.simulate(scenarios.scenario(trace, prologue=0.0), Fixed(steps))
+
+    assert run.requests == len(arrivals)
+    assert sum(run.share_by_tier.values()) == pytest.approx(1.0)
+    # at most 4 wanted and 4 draining replicas at any time
+    assert 0 <= run.cost_usd <= 8 * 8.00 * run.duration_s / 3600 + 1e-9
+    assert 0 <= run.gpu_utilisation <= 1
+    assert 0 <= run.slo_attainment <= 1 - run.failed / run.requests + 1e-9
 
 
 def test_a_world_needs_a_policy_and_it_must_exist() -> None:
