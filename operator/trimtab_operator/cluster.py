@@ -12,7 +12,7 @@ from trimtab_core import observation, recall
 from trimtab_core.api import v1alpha1
 
 from trimtab_operator import apply, errors, kube, labels
-from trimtab_operator.observe import kubernetes
+from trimtab_operator.observe import kubernetes, listing
 
 Manifest = dict[str, Any]
 Identity = tuple[str, str, str]
@@ -45,7 +45,7 @@ class KubernetesCluster:
     ) -> None:
         self._api = api
         self._clock = clock
-        self._observer = kubernetes.Observer(api, namespaces)
+        self._observer = listing.Observer(api, namespaces)
         self._applier = apply.Applier(api, epoch=epoch, resync_seconds=resync_seconds)
         self._world = apply.World({}, frozenset())
         self._uids: dict[Identity, str] = {}

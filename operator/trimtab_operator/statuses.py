@@ -18,7 +18,7 @@ from trimtab_core.planning import plan as planning
 from trimtab_core.routing.table import RoutingTable
 from trimtab_core.snapshot import PolicyKey, ReplicaPhase, Snapshot, TierKey
 
-from trimtab_operator import judgement
+from trimtab_operator import judgement, noise
 from trimtab_operator.render import names
 
 Manifest = dict[str, Any]
@@ -28,13 +28,6 @@ Identity = tuple[str, str, str]
 DECISIONS_KEPT = 20
 REASONS_KEPT = 4
 APPLIED_KEPT = 100
-AGE = "age"
-MEASURED = frozenset(
-    {"value", "arrivalsPerSecond", "baselineUsdPerHour", "savedRatio", "sloAttainment", "exactHitRate", "startup"}
-)
-"""Fields whose small movements are noise: they are written with the next change that is more than that."""
-NOISE_RATIO = 0.05
-NOISE_ABSOLUTE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +104,7 @@ def _tier(cycle: Cycle, observed: v1alpha1.InferenceTier, costs: Mapping[TierKey
         "mode": state.spec.scaling.management.value,
         "replicas": sum(cycle.plan.replicas.get(planning.VariantKey(key, v.name), v.desired) for v in state.variants),
         "readyReplicas": sum(variant.count(ReplicaPhase.READY) for variant in state.variants),
-        "usdPerHour": decimal(costs[key], 4),
+        "usdPerHour": noise.decimal(costs[key], 4),
         "sloAttainment": _ratio(state.slo_attainment),
         "reason": _reason(before.reason, decisions, cycle.plan.reasons_of(tier=key)),
         "variants": [_variant(cycle, observed, variant) for variant in state.variants],
@@ -140,7 +133,7 @@ def _variant(cycle: Cycle, observed: v1alpha1.InferenceTier, state: snapshots.Va
     }
     if state.price is not None:
         status |= {
-            "usdPerHour": decimal(state.price.usd_per_hour, 6),
+            "usdPerHour": noise.decimal(state.price.usd_per_hour, 6),
             "priceSource": state.price.source[:200],
             "priceAsOf": state.price.as_of or None,
         }
@@ -197,7 +190,7 @@ def _policy(
         "tableVersion": table.version,
         "applied": _applied(applied),
         "classes": [_class(cycle, state, cls) for cls in state.spec.classes],
-        "usdPerHour": decimal(usd_per_hour, 4),
+        "usdPerHour": noise.decimal(usd_per_hour, 4),
         **_savings(cycle, state),
         "sloAttainment": _ratio(state.slo_attainment),
         "reason": _reason(before.reason, decisions, cycle.plan.reasons_of(policy=key)),
@@ -221,7 +214,7 @@ def _class(cycle: Cycle, state: snapshots.PolicyState, cls: v1alpha1.RequestClas
     return {
         "name": cls.name,
         "weights": recall.weight_fields(weights),
-        "arrivalsPerSecond": None if arrivals is None else decimal(arrivals, 3),
+        "arrivalsPerSecond": None if arrivals is None else noise.decimal(arrivals, 3),
     }
 
 
@@ -234,7 +227,7 @@ def _savings(cycle: Cycle, state: snapshots.PolicyState) -> Manifest:
     planned = {key: count for key, count in cycle.plan.replicas.items() if key.tier in part.part}
     external = part.prediction.usd_per_hour - economics.plan_usd_per_hour(cycle.snapshot, part.replicas)
     cost = economics.plan_usd_per_hour(cycle.snapshot, planned) + max(0.0, external)
-    return {"baselineUsdPerHour": decimal(baseline, 3), "savedRatio": f"{1 - cost / baseline:.2f}"}
+    return {"baselineUsdPerHour": noise.decimal(baseline, 3), "savedRatio": f"{1 - cost / baseline:.2f}"}
 
 
 def _policy_signals(state: snapshots.PolicyState) -> list[Manifest]:
@@ -283,40 +276,11 @@ def _report(
     return Report(
         about=(observed.kind, observed.metadata.namespace, observed.metadata.name),
         status=new,
-        changed=not same(new, old),
+        changed=not noise.same(new, old),
         decisions=told[0],
         verdicts=told[1],
         before=observed.status.conditions,
     )
-
-
-def same(new: object, old: object, name: str = "") -> bool:
-    """Whether two statuses say the same: ages don't count, and measured numbers may differ by noise."""
-    if isinstance(new, dict) and isinstance(old, dict):
-        keys = (new.keys() | old.keys()) - {AGE}
-        return all(key in new and key in old and same(new[key], old[key], key) for key in keys)
-    if isinstance(new, list) and isinstance(old, list):
-        return len(new) == len(old) and all(same(one, other) for one, other in zip(new, old, strict=True))
-    if name in MEASURED and isinstance(new, str) and isinstance(old, str):
-        return _near(new, old)
-    return new == old
-
-
-def _near(new: str, old: str) -> bool:
-    """Whether two numbers, or durations, differ by no more than noise."""
-    try:
-        one, other = _number(new), _number(old)
-    except units.UnitError:
-        return new == old
-    return abs(one - other) <= max(NOISE_ABSOLUTE, NOISE_RATIO * max(abs(one), abs(other)))
-
-
-def _number(text: str) -> float:
-    """The value of a decimal, which may be negative, or of a duration in seconds."""
-    negative = text.startswith("-")
-    plain = text.removeprefix("-")
-    value = units.duration_seconds(plain) if plain[-1:].isalpha() else units.decimal_number(plain)
-    return -value if negative else value
 
 
 def _tier_usd_per_hour(snapshot: Snapshot, tier: snapshots.TierState, reader: answers.Reader) -> float:
@@ -352,8 +316,8 @@ def _appended(before: Sequence[fields.DecisionRecord], decisions: Sequence[plann
             "time": recall.rfc3339(decision.time),
             "action": decision.action[:200],
             "reasons": [reason[:500] for reason in decision.reasons[:REASONS_KEPT]],
-            "costBeforeUsdPerHour": decimal(decision.cost_before_usd_per_hour, 4),
-            "costAfterUsdPerHour": decimal(decision.cost_after_usd_per_hour, 4),
+            "costBeforeUsdPerHour": noise.decimal(decision.cost_before_usd_per_hour, 4),
+            "costAfterUsdPerHour": noise.decimal(decision.cost_after_usd_per_hour, 4),
             "bindingConstraint": decision.binding[:200] or None,
         }
         for decision in decisions
@@ -381,16 +345,14 @@ def _signal(name: str, signal: signals.Signal) -> Manifest:
     shown: Manifest = {"name": name[:128], "state": type(signal).__name__}
     if isinstance(signal, signals.Missing):
         return {**shown, "reason": signal.reason[:200]}
-    return {**shown, "value": decimal(signal.value, 3), "age": units.format_duration(round(signal.age_seconds, 1))}
+    return {
+        **shown,
+        "value": noise.decimal(signal.value, 3),
+        "age": units.format_duration(round(signal.age_seconds, 1)),
+    }
 
 
 def _ratio(signal: signals.Signal) -> str | None:
     """A share from 0 to 1, to the thousandth."""
     value = signals.known(signal)
     return None if value is None else f"{min(1.0, value):.3f}"
-
-
-def decimal(value: float, digits: int) -> str:
-    """A number of at least 0 with so many significant digits, as a plain decimal."""
-    rounded = float(f"{max(0.0, value):.{digits}g}")
-    return f"{rounded:.9f}".rstrip("0").rstrip(".")

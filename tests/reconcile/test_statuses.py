@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from trimtab_core.api import v1alpha1
-from trimtab_operator import statuses
+from trimtab_operator import noise
 
 from . import world
 
@@ -23,7 +23,7 @@ from . import world
     ],
 )
 def test_decimals_are_plain_and_short(value: float, digits: int, expected: str) -> None:
-    assert statuses.decimal(value, digits) == expected
+    assert noise.decimal(value, digits) == expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_decimals_are_plain_and_short(value: float, digits: int, expected: str) 
     ],
 )
 def test_what_counts_as_a_change(new: Any, old: Any, expected: bool) -> None:  # noqa: FBT001
-    assert statuses.same(new, old) is expected
+    assert noise.same(new, old) is expected
 
 
 def steady(**rates: float) -> world.World:

@@ -1,14 +1,10 @@
-"""What an API server shows, as an observation: lists in, values out. ``read`` is pure; ``Observer`` does the lists.
+"""What an API server shows, as an observation: lists in, values out. Pure; ``listing`` makes the lists.
 
-Everything is listed anew each cycle: a list can't miss what a watch lost. Objects that can't be read are named
-and left alone, never treated as gone.
+Objects that can't be read are named and left alone, never treated as gone.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +14,14 @@ import pydantic
 from trimtab_core import observation, recall
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning.plan import VariantKey
-from trimtab_core.routing import publish
 from trimtab_core.snapshot import ReplicaPhase
 
-from trimtab_operator import errors, kube, labels
+from trimtab_operator import kube, labels
 
 Object = dict[str, Any]
 Identity = tuple[str, str, str]
 """Kind, namespace and name."""
 
-DISCOVERY_SECONDS = 60.0
-"""How long the kinds of other projects, nodes' labels and tenants' keys are taken as known."""
-_OWNED = labels.selector({labels.MANAGED_BY: labels.MANAGER})
 _GIVEN_UP = frozenset(
     {"CrashLoopBackOff", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"}
 )
@@ -197,7 +189,7 @@ def _routers(pods: Iterable[Object]) -> dict[str, tuple[str, ...]]:
 def _writers(lists: Lists) -> dict[tuple[str, str], str]:
     """Autoscalers that are not ours, by the Deployment that they write to."""
     scaled = {
-        (one["metadata"]["namespace"], one["metadata"]["name"]): _is_ours(one["metadata"])
+        (one["metadata"]["namespace"], one["metadata"]["name"]): is_ours(one["metadata"])
         for one in lists.scaled_objects
     }
     found: dict[tuple[str, str], str] = {}
@@ -205,13 +197,14 @@ def _writers(lists: Lists) -> dict[tuple[str, str], str]:
         for one in each:
             metadata, target = one["metadata"], one.get("spec", {}).get("scaleTargetRef", {})
             makers = [owner["name"] for owner in metadata.get("ownerReferences", ()) if owner["kind"] == "ScaledObject"]
-            ours = _is_ours(metadata) or any(scaled.get((metadata["namespace"], maker)) for maker in makers)
+            ours = is_ours(metadata) or any(scaled.get((metadata["namespace"], maker)) for maker in makers)
             if not ours and target.get("kind", "Deployment") == "Deployment" and target.get("name"):
                 found.setdefault((metadata["namespace"], target["name"]), f"{kind} {metadata['name']}")
     return found
 
 
-def _is_ours(metadata: Object) -> bool:
+def is_ours(metadata: Object) -> bool:
+    """Whether Trimtab made the object."""
     return bool(metadata.get("labels", {}).get(labels.MANAGED_BY) == labels.MANAGER)
 
 
@@ -219,107 +212,3 @@ def _node_labels(pods: Iterable[Object], nodes: Mapping[str, Mapping[str, str]])
     """The labels of a node that runs the variant; of the first by name, so that they don't change with the order."""
     used = sorted(name for pod in pods if (name := pod.get("spec", {}).get("nodeName")) in nodes)
     return nodes[used[0]] if used else {}
-
-
-class Observer:
-    """Lists what ``read`` needs.
-
-    Args:
-        api: the API server.
-        namespaces: to look at; empty means all.
-    """
-
-    def __init__(self, api: kube.Kube, namespaces: Sequence[str] = ()) -> None:
-        self._api = api
-        self._namespaces = tuple(namespaces)
-        self._known = Lists()
-        self._known_until = 0.0
-
-    async def look(self, now: float) -> Lists:
-        """List everything. Raises errors.ClusterError."""
-        if now >= self._known_until:
-            self._known = Lists(nodes=await self._nodes(), optional=await self._optional())
-        optional = self._known.optional
-        watched = (*kube.OWN, kube.DEPLOYMENTS, kube.PODS, kube.HPAS)
-        tiers, policies, caches, deployments, pods, hpas = await asyncio.gather(
-            *(self._list(kind, selector=_OWNED if kind in (kube.DEPLOYMENTS, kube.PODS) else "") for kind in watched)
-        )
-        scaled = await self._list(kube.SCALED_OBJECTS) if kube.SCALED_OBJECTS.name in optional else []
-        if now >= self._known_until:
-            keys = await self._tenant_keys(policies)
-            self._known = Lists(nodes=self._known.nodes, optional=optional, tenant_keys=keys)
-            self._known_until = now + DISCOVERY_SECONDS
-        children = await self._children(optional, {"Deployment": deployments, "HorizontalPodAutoscaler": hpas})
-        return Lists(
-            tiers, policies, caches, deployments, pods, hpas, scaled,
-            self._known.nodes, self._known.tenant_keys, optional, children,
-        )  # fmt: skip
-
-    async def _children(
-        self, optional: frozenset[str], listed: Mapping[str, Sequence[Object]]
-    ) -> dict[Identity, Object]:
-        """All objects that Trimtab made: those that were listed already, the others by metadata."""
-        kinds = [*kube.CHILDREN, *(kind for kind in kube.OPTIONAL if kind.name in optional)]
-        rest = [kind for kind in kinds if kind.name not in listed]
-        found = await asyncio.gather(*(self._list(kind, selector=_OWNED, metadata_only=True) for kind in rest))
-        groups = {**listed, **{kind.name: group for kind, group in zip(rest, found, strict=True)}}
-        return {
-            (kind, one["metadata"]["namespace"], one["metadata"]["name"]): one
-            for kind, group in groups.items()
-            for one in group
-            if _is_ours(one["metadata"])
-        }
-
-    async def _list(self, kind: kube.Kind, *, selector: str = "", metadata_only: bool = False) -> list[Object]:
-        """All objects of a kind in scope. Raises errors.KindMissingError for one of ours that is not installed."""
-        scopes = self._namespaces if self._namespaces and kind.namespaced else ("",)
-        try:
-            pages = await asyncio.gather(
-                *(self._api.items(kind.path(scope), selector=selector, metadata_only=metadata_only) for scope in scopes)
-            )
-        except errors.NotFoundError as error:
-            raise errors.KindMissingError(
-                f"the API server serves no {kind.plural} of {kind.api_version}: kubectl apply --server-side -f crds/"
-            ) from error
-        return [one for page in pages for one in page]
-
-    async def _nodes(self) -> dict[str, Mapping[str, str]]:
-        """Labels of all nodes; none where a namespaced installation may not see them."""
-        try:
-            nodes = await self._list(kube.NODES, metadata_only=True)
-        except errors.AccessDeniedError:
-            return {}
-        return {node["metadata"]["name"]: node["metadata"].get("labels", {}) for node in nodes}
-
-    async def _optional(self) -> frozenset[str]:
-        """Which kinds of other projects the API server serves."""
-        found = set()
-        for kind in kube.OPTIONAL:
-            try:
-                served = await self._api.get(f"/apis/{kind.api_version}")
-            except (errors.NotFoundError, errors.AccessDeniedError):
-                continue
-            if any(resource.get("kind") == kind.name for resource in served.get("resources", ())):
-                found.add(kind.name)
-        return frozenset(found)
-
-    async def _tenant_keys(self, policies: Sequence[Object]) -> dict[str, dict[str, str]]:
-        """Hashes of tenants' keys, per policy; a tenant whose Secret can't be read has none."""
-        found: dict[str, dict[str, str]] = {}
-        for policy in policies:
-            namespace = policy["metadata"]["namespace"]
-            hashes = found.setdefault(f"{namespace}/{policy['metadata']['name']}", {})
-            for tenant in policy.get("spec", {}).get("tenants", {}).get("known") or ():
-                reference = tenant.get("apiKeySecretRef")
-                text = await self._secret(namespace, reference) if reference else ""
-                if text:
-                    hashes[tenant["name"]] = publish.key_hash(text)
-        return found
-
-    async def _secret(self, namespace: str, reference: Object) -> str:
-        """One key of a Secret; empty if it is not there, not ours to read, or not text."""
-        try:
-            secret = await self._api.get(kube.SECRETS.path(namespace, reference["name"]))
-            return base64.b64decode(secret.get("data", {}).get(reference["key"], "")).decode().strip()
-        except (errors.NotFoundError, errors.AccessDeniedError, binascii.Error, UnicodeDecodeError):
-            return ""
