@@ -98,9 +98,9 @@ class Caller(asyncio.Protocol):
 
 
 class Run:
-    """A fixed number of requests at a fixed rate over a fixed number of connections."""
+    """A fixed number of requests over a fixed number of connections, at a fixed rate or as fast as they go."""
 
-    def __init__(self, kind: Kind, requests: int, rate: float) -> None:
+    def __init__(self, kind: Kind, requests: int, rate: float | None) -> None:
         self.kind = kind
         self.requests = requests
         self.rate = rate
@@ -111,20 +111,30 @@ class Run:
     async def pace(self) -> None:
         """Send what is due each millisecond; what finds no free connection waits for one."""
         began = time.perf_counter()
+        if self.rate is None:
+            while self.free and self.sent < self.requests:
+                self._send(self.free.pop())
+            return
         while self.sent < self.requests and not self.over.is_set():
             due = min(self.requests, int((time.perf_counter() - began) * self.rate) + 1)
             while self.sent < due and self.free:
-                self.sent += 1
-                self.free.pop().ask()
+                self._send(self.free.pop())
             await asyncio.sleep(0.001)
 
     def answered(self, caller: Caller, *, ok: bool) -> None:
         """Count an answer; its connection is free again."""
         self.good += ok
         self.bad += not ok
-        self.free.append(caller)
+        if self.rate is None and self.sent < self.requests:
+            self._send(caller)
+        else:
+            self.free.append(caller)
         if self.good + self.bad == self.requests:
             self.over.set()
+
+    def _send(self, caller: Caller) -> None:
+        self.sent += 1
+        caller.ask()
 
     def lost(self) -> None:
         """A connection ended, which is a failure unless all is answered."""
@@ -145,8 +155,8 @@ async def _run(port: int, run: Run, connections: int) -> None:
         transport.close()
 
 
-def drive(port: int, kind: Kind, *, requests: int, connections: int, rate: float) -> None:
-    """Send all requests, ``rate`` a second. Ends the program if an answer is not complete and good."""
+def drive(port: int, kind: Kind, *, requests: int, connections: int, rate: float | None) -> None:
+    """Send all requests, ``rate`` a second, None for as fast as they are answered. Ends the program if an answer is not complete and good."""
     run = Run(kind, requests, rate)
     uvloop.run(_run(port, run, connections))
     if run.bad or run.good != requests:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+from trimtab_core import economics
 from trimtab_core.routing import table
 
-from trimtab_router import answers, ledger, relay
+from trimtab_router import answers, relay
 
 CHARS_PER_TOKEN = 4
 """Of English text, about; for requests whose engine never came to count."""
@@ -33,7 +34,7 @@ NOTHING = Bill()
 
 def usage_usd(rates: table.Rates, usage: answers.Usage) -> float:
     """USD of what an engine counted."""
-    return ledger.price(
+    return economics.request_usd(
         rates,
         input_tokens=usage.tokens_in,
         cached_input_tokens=usage.tokens_cached,
@@ -66,7 +67,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
         inputs,
         cached,
         outputs,
-        ledger.price(tier.rates, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
-        ledger.price(baseline, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
+        economics.request_usd(tier.rates, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
+        economics.request_usd(baseline, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
         estimated=usage is None,
     )

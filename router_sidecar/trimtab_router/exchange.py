@@ -338,8 +338,9 @@ class Exchange:
 
     def _break_off(self, error: errors.RouterError) -> None:
         """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
+        current = self._attempt
         self._settle(ledger.FAILED)
-        if self._attempt is not None and not isinstance(self._attempt.relay, relay.EventRelay):
+        if current is not None and not isinstance(current.relay, relay.EventRelay):
             self._connection.abort()
             return
         event = sse.render(errors.render(error)[1])
@@ -419,3 +420,6 @@ class Exchange:
             assert served is not None
             kept = settlement.store_answer(router.cache, cache, found, served=served, bill=bill, now=now)
             self._admitted.class_.cache_results["store" if kept else "skip"].add(1)
+        # Exchange and attempt know each other. Parted here they are freed at once, and their memory is used again
+        # while it is still warm, instead of waiting in heaps for the garbage collector.
+        self._attempt = None

@@ -101,36 +101,56 @@ def serve(options: settings.Settings) -> int:
     return uvloop.run(_serve(options, sockets))
 
 
-async def _serve(options: settings.Settings, sockets: tuple[socket.socket, socket.socket]) -> int:
+async def _serve(
+    options: settings.Settings, sockets: tuple[socket.socket, socket.socket], parent: int | None = None
+) -> int:
+    """Serve until a signal comes, or until nobody holds the other end of ``parent``, a pipe, any more."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if parent is not None:
+        loop.add_reader(parent, stop.set)
     async with running(options, sockets):
         log.info("router listens on %s:%d, admin on %d", options.host, options.port, options.admin_port)
         await stop.wait()
+        if parent is not None:
+            loop.remove_reader(parent)
         log.info("draining for up to %g s", options.drain_seconds)
     return 0
 
 
 def _serve_workers(options: settings.Settings) -> int:
-    """One process for each worker, all on one port; the kernel spreads connections over them."""
-    children: list[int] = []
+    """One process for each worker, all on one port; the kernel spreads connections over them.
+
+    All ports are bound before the first fork, so that a busy one ends the start as a whole. Workers hold a pipe
+    of their parent: should it be killed, they drain and end too.
+    """
+    workers = []
     for index in range(options.workers):
         admin_port = options.admin_port + index if options.admin_port else 0
         mine = dataclasses.replace(options, workers=1, admin_port=admin_port)
-        sockets = (bind(options.host, options.port, shared=True), bind(options.host, admin_port))
+        workers.append((mine, bind(options.host, options.port, shared=True), bind(options.host, admin_port)))
+    reading, writing = os.pipe()
+    children: list[int] = []
+    for mine, *sockets in workers:
         child = os.fork()
         if child == 0:
-            os._exit(uvloop.run(_serve(mine, sockets)))
+            os.close(writing)
+            for other, *unused in workers:
+                for each in unused if other is not mine else ():
+                    each.close()
+            os._exit(uvloop.run(_serve(mine, (sockets[0], sockets[1]), reading)))
+        children.append(child)
+    os.close(reading)
+    for _, *sockets in workers:
         for each in sockets:
             each.close()
-        children.append(child)
 
     def forward(number: int, _frame: object) -> None:
-        for each in children:
+        for child in children:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(each, number)
+                os.kill(child, number)
 
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)

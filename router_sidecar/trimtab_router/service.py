@@ -65,6 +65,8 @@ class Service:
         self.draining = False
         self.clock = clock
         self._wall_clock = wall_clock
+        self._instance = f"{self.rng.getrandbits(64):016x}"
+        self._requests = 0
         self._options = options
         self._compiler = compiled.Compiler(self.registry, self.directory)
         self.tables = tables.TableFile(
@@ -177,7 +179,8 @@ class Service:
         given = incoming.headers.get(b"x-request-id")
         if given is not None and heads.is_token(given):
             return given.decode()
-        return f"{self.rng.getrandbits(128):032x}"
+        self._requests += 1
+        return f"{self._instance}{self._requests:016x}"
 
     def _count_refusal(self) -> None:
         table = self.tables.current

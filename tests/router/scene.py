@@ -152,3 +152,13 @@ def closed_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(main.bind("127.0.0.1", 0)) for _ in range(count)]
         return [each.getsockname()[1] for each in bound]
+
+
+def closed_run(count: int) -> int:
+    """The first of so many ports in a row on which nobody listens."""
+    while True:
+        first = closed_port()
+        with contextlib.ExitStack() as stack, contextlib.suppress(main.PortBusyError):
+            for port in range(first, first + count):
+                stack.enter_context(main.bind("127.0.0.1", port))
+            return first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 
@@ -179,3 +180,29 @@ def test_latencies_of_a_stream_are_measured_where_they_happen() -> None:
             assert 0.4 <= await router.metric("e2e_seconds_sum") < 0.8
 
     scene.play(scenario)
+
+
+def test_an_ended_request_leaves_nothing_for_the_garbage_collector() -> None:
+    kinds: list[str] = []
+
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, _), await wire.Client.open(router.port) as client:
+            for stream_ in (False, True):
+                client.send(wire.request(wire.chat(stream=stream_)))
+                await client.reply()
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            for number in range(10):
+                client.send(wire.request(wire.chat(stream=bool(number % 2))))
+                await client.reply()
+            gc.collect()
+            kinds.extend(type(each).__name__ for each in gc.garbage)
+
+    try:
+        scene.play(scenario)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not {"Exchange", "Attempt", "Request", "ChoiceRelay", "WholeRelay"} & set(kinds)

@@ -21,9 +21,11 @@ pytestmark = pytest.mark.process
 
 
 @contextlib.asynccontextmanager
-async def process(path: pathlib.Path, *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, int]]:
+async def process(
+    path: pathlib.Path, *options: str, ports: list[int] | None = None
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, int]]:
     """A router process, its client port and its admin port."""
-    ports = scene.closed_ports(2)
+    ports = ports or scene.closed_ports(2)
     arguments = ["--table", str(path), "--port", str(ports[0]), "--admin-port", str(ports[1]), *options]
     started = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "trimtab_cli", "router", *arguments, stderr=asyncio.subprocess.PIPE
@@ -125,7 +127,8 @@ def test_workers_share_a_port_and_have_admin_ports_of_their_own(tmp_path: pathli
         async with scene.engine() as engine:
             path = tmp_path / "table.json"
             scene.write_table(path, scene.make_table(scene.tier("small", engine.port)))
-            async with process(path, "--workers", "2") as (router, port, admin_port):
+            first = scene.closed_run(3)
+            async with process(path, "--workers", "2", ports=[first, first + 1]) as (router, port, admin_port):
                 await listening(admin_port + 1)
                 for _ in range(8):
                     assert (await ask(port, wire.request(wire.chat()))).status == 200
@@ -140,6 +143,34 @@ def test_workers_share_a_port_and_have_admin_ports_of_their_own(tmp_path: pathli
                     assert await router.wait() == 0
 
     scene.play(scenario)
+
+
+def test_workers_do_not_outlive_their_parent(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        first = scene.closed_run(3)
+        async with process(tmp_path / "none", "--workers", "2", ports=[first, first + 1]) as (router, port, _):
+            await listening(first + 2)
+            router.kill()
+            async with asyncio.timeout(10):
+                # The workers hold its pipe of errors open as long as they live.
+                await router.communicate()
+            with pytest.raises(ConnectionRefusedError):
+                await wire.Client.open(port)
+
+    scene.play(scenario)
+
+
+def test_a_busy_port_of_one_worker_ends_them_all(tmp_path: pathlib.Path) -> None:
+    first = scene.closed_run(3)
+    with socket.create_server(("127.0.0.1", first + 2)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "trimtab_cli", "router", "--table", str(tmp_path / "t"), "--workers", "2",
+             "--port", str(first), "--admin-port", str(first + 1)],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert (ended.returncode, f"port {first + 2} " in ended.stderr) == (2, True)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", first))
 
 
 def test_a_missing_table_is_waited_for_with_one_clear_line(tmp_path: pathlib.Path) -> None:
