@@ -1,7 +1,8 @@
-"""Weights move once per interval, however often the loop is woken. Pure.
+"""Weights move, and replicas go, once per interval, however often the loop is woken. Pure.
 
 A cycle that an event woke must follow at once what became ready, failed or was edited; but each cycle may move
-weights by a step, and steps that come with every pod event would not be bounded at all.
+weights by a step and give back one replica, and steps that come with every pod event would not be bounded at all.
+More replicas never wait.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from trimtab_core import units
 from trimtab_core.planning import limits
 from trimtab_core.planning import plan as planning
-from trimtab_core.snapshot import PolicyKey, PolicyState, Snapshot, Weights
+from trimtab_core.snapshot import PolicyKey, PolicyState, Snapshot, VariantState, Weights
 
 EARLY_SECONDS = 0.5
 """A tick that comes this much early is a tick: timers are not exact."""
@@ -21,23 +22,39 @@ EARLY_SECONDS = 0.5
 def hold(
     plan: planning.Plan, snapshot: Snapshot, moved_at: Mapping[PolicyKey, float], interval_seconds: float
 ) -> planning.Plan:
-    """The plan with the weights in force wherever they moved less than an interval ago.
+    """The plan with the weights in force, and the replicas asked for, wherever they moved less than an interval ago.
 
-    A class that has none yet, or that uses a tier which can't serve, moves at once.
+    A class that has no weights yet, or that uses a tier which can't serve, moves at once.
 
     Args:
         plan: after all guards.
-        snapshot: with the weights in force.
+        snapshot: with the weights and counts in force.
         moved_at: when each policy's weights last moved, epoch seconds.
         interval_seconds: of the loop, where it is shorter than the policy's.
     """
-    weights = {
-        key: _hold(snapshot, snapshot.policies[key], wanted)
-        if _is_early(snapshot, snapshot.policies[key], moved_at.get(key), interval_seconds)
-        else wanted
-        for key, wanted in plan.weights.items()
+    weights = {}
+    for key, wanted in plan.weights.items():
+        policy = snapshot.policies[key]
+        interval = min(interval_seconds, units.duration_seconds(policy.spec.retune.interval))
+        early = _is_early(snapshot.now, moved_at.get(key), interval)
+        weights[key] = _hold(snapshot, policy, wanted) if early else wanted
+    held = {
+        key: variant
+        for tier in snapshot.tiers.values()
+        for variant in tier.variants
+        for key in (planning.VariantKey(tier.key, variant.name),)
+        if _goes_early(plan.replicas.get(key), variant, now=snapshot.now, interval_seconds=interval_seconds)
     }
-    return dataclasses.replace(plan, weights=weights)
+    replicas = {**plan.replicas, **{key: variant.desired for key, variant in held.items()}}
+    memory = {
+        **plan.memory,
+        **{
+            key: dataclasses.replace(plan.memory[key], last_scaled_at=variant.memory.last_scaled_at)
+            for key, variant in held.items()
+            if key in plan.memory
+        },
+    }
+    return dataclasses.replace(plan, weights=weights, replicas=replicas, memory=memory)
 
 
 def moved(changes: planning.Changes, moved_at: Mapping[PolicyKey, float], now: float) -> dict[PolicyKey, float]:
@@ -45,9 +62,14 @@ def moved(changes: planning.Changes, moved_at: Mapping[PolicyKey, float], now: f
     return {**moved_at, **dict.fromkeys((change.policy for change in changes.weights), now)}
 
 
-def _is_early(snapshot: Snapshot, policy: PolicyState, moved_at: float | None, interval_seconds: float) -> bool:
-    interval = min(interval_seconds, units.duration_seconds(policy.spec.retune.interval))
-    return moved_at is not None and snapshot.now < moved_at + interval - min(EARLY_SECONDS, interval / 10)
+def _goes_early(wanted: int | None, variant: VariantState, *, now: float, interval_seconds: float) -> bool:
+    """Whether a replica would go less than an interval after the count last changed."""
+    fewer = wanted is not None and wanted < variant.desired
+    return fewer and _is_early(now, variant.memory.last_scaled_at, interval_seconds)
+
+
+def _is_early(now: float, moved_at: float | None, interval_seconds: float) -> bool:
+    return moved_at is not None and now < moved_at + interval_seconds - min(EARLY_SECONDS, interval_seconds / 10)
 
 
 def _hold(snapshot: Snapshot, policy: PolicyState, wanted: Weights) -> Weights:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from trimtab_core import observation
+from trimtab_core import observation, recall
 from trimtab_core.observation import Observation, ObservedReplica, ObservedVariant
 from trimtab_core.planning import plan as planning
 from trimtab_core.planning.plan import Plan, Prediction, Source, VariantKey
-from trimtab_core.snapshot import ReplicaPhase
+from trimtab_core.snapshot import ReplicaPhase, VariantMemory
 from trimtab_operator import pace
 
 from . import world
@@ -64,3 +64,28 @@ def test_only_policies_whose_weights_moved_are_remembered() -> None:
     change = planning.WeightChange("default/chat", "default", {}, {"default/small": 1.0}, ())
     assert pace.moved(planning.Changes((), (change,)), {"x": 1.0}, NOW) == {"x": 1.0, "default/chat": NOW}
     assert pace.moved(planning.Changes((), ()), {"x": 1.0}, NOW) == {"x": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scaled_ago", "expected"),
+    [
+        pytest.param(2, 3.0, 3, id="a second one so soon waits"),
+        pytest.param(2, 15.0, 2, id="one per interval goes"),
+        pytest.param(2, None, 2, id="the first goes"),
+        pytest.param(5, 0.0, 5, id="more never wait"),
+    ],
+)
+def test_replicas_go_one_per_interval(wanted: int, scaled_ago: float | None, expected: int) -> None:
+    tier = world.tier()
+    if scaled_ago is not None:
+        status = {"variants": [{"name": "l4", "lastScaled": recall.rfc3339(NOW - scaled_ago)}]}
+        tier = tier.model_copy(update={"status": type(tier.status).model_validate(status)})
+    key = VariantKey("default/small", "l4")
+    seen = Observation((tier,), (), (), {key: ObservedVariant(3)}, {}, {})
+    snapshot = observation.snapshot(seen, now=NOW, epoch=1)
+    memory = {key: VariantMemory(last_scaled_at=NOW, fewer_since=NOW - 100)}
+    held_plan = pace.hold(Plan({key: wanted}, {}, memory, Prediction(0, 0, 1, 0), Source.OPTIMAL), snapshot, {}, 15.0)
+    assert held_plan.replicas[key] == expected
+    waits = expected != wanted
+    assert held_plan.memory[key].last_scaled_at == (NOW - 3.0 if waits else NOW)
+    assert held_plan.memory[key].fewer_since == NOW - 100
