@@ -156,7 +156,10 @@ async def _run(port: int, run: Run, connections: int) -> None:
 
 
 def drive(port: int, kind: Kind, *, requests: int, connections: int, rate: float | None) -> None:
-    """Send all requests, ``rate`` a second, None for as fast as they are answered. Ends the program if an answer is not complete and good."""
+    """Send all requests, ``rate`` a second, or as fast as they are answered if it is None.
+
+    Ends the program if an answer is not complete and good.
+    """
     run = Run(kind, requests, rate)
     uvloop.run(_run(port, run, connections))
     if run.bad or run.good != requests:
