@@ -59,7 +59,8 @@ def run(controller: str, cost_usd: float, measured: str = "simulated", **changes
 DECISION = Decision(
     65.0, "default/small", "small/l4 2 → 3 <now>", ("arrivals rose 4 → 9 req/s", "start-up takes 6 s"), 12.5, 12.9
 )
-OURS = run("trimtab", 0.40, "measured", decisions=(DECISION,))
+MOVE = Decision(66.0, "default/small", "simple: large 30 % → 20 %, small 70 % → 80 %", ("cheaper",), 12.9, 12.9)
+OURS = run("trimtab", 0.40, "measured", decisions=(DECISION, MOVE))
 BASELINES = (run("static-peak", 1.0), run("hpa-queue", 0.8, settings="target 1"))
 
 
@@ -123,7 +124,7 @@ def test_the_page_stands_alone() -> None:
 
 def test_every_plot_is_drawn() -> None:
     _, reader = rendered(story())
-    assert reader.tags.count("svg") == 7
+    assert reader.tags.count("svg") == 8
 
 
 def test_every_run_is_labelled_by_how_its_numbers_were_made() -> None:
@@ -152,9 +153,16 @@ def test_decisions_are_told_with_time_money_and_reasons() -> None:
     assert "arrivals rose 4 → 9 req/s" in text
 
 
+def test_moves_of_weights_are_told_apart_from_replicas() -> None:
+    told = results.build_page(story())
+    assert [one.action for one in told.scaling] == [DECISION.action]
+    assert [(one.action, one.cost) for one in told.routing] == [(MOVE.action, "12.90")]
+    assert "1 moves of weights between tiers" in page.render(told)
+
+
 def test_a_run_without_decisions_or_baselines_is_a_page_too() -> None:
     text, _ = rendered(story(run("trimtab", 0.4, "measured"), ()))
-    assert "Nothing had to change." in text
+    assert "No replica count had to change." in text
     assert "The baselines" not in text
 
 
@@ -176,7 +184,7 @@ def test_the_slo_held_if_the_promised_share_met_it(attainment: float, *, held: b
 def test_the_table_has_a_line_for_every_number(capsys: pytest.CaptureFixture[str]) -> None:
     show.print_story(story(), Console(width=200))
     printed = capsys.readouterr().out
-    for name in results.COLUMNS:
+    for name in results.NUMBERS:
         assert name in printed
     assert "60 %" in printed
 
@@ -193,8 +201,11 @@ def test_the_json_file_has_every_field(tmp_path: pathlib.Path) -> None:
             "controller", "requests", "cost_usd", "usd_per_1k_requests", "slo_attainment", "ttft_p95_s", "itl_p95_s",
             "e2e_p95_s", "gpu_hours", "gpu_utilisation", "replica_changes", "share_by_tier",
         }  # fmt: skip
-    (decision,) = found["decisions"]
-    assert set(decision) >= {"time", "tier", "action", "reasons", "cost_before_usd_per_hour", "cost_after_usd_per_hour"}
+    assert len(found["decisions"]) == 2
+    for decision in found["decisions"]:
+        assert set(decision) >= {
+            "time", "tier", "action", "reasons", "cost_before_usd_per_hour", "cost_after_usd_per_hour",
+        }  # fmt: skip
     assert (tmp_path / "out.html").read_text().startswith("<!doctype html>")
 
 

@@ -96,12 +96,12 @@ class Measurement:
         return max((found.slo.attainment for found in self._table.classes), default=0.0) if self._table else 0.0
 
     def limits(self) -> report.Promise:
-        """The policy-wide latency limits, for plots: the strictest over the classes that most requests have."""
-        slos = [found.slo for found in self._table.classes] if self._table else []
+        """The latency limits to draw: the strictest of the classes, and where those have none, of the tiers."""
+        classes = [found.slo for found in self._table.classes] if self._table else []
+        tiers = [found.slo for found in self._table.tiers] if self._table else []
+        of_classes, of_tiers = _strictest(classes), _strictest(tiers)
         return report.Promise(
-            min((slo.ttft_seconds for slo in slos if slo.ttft_seconds is not None), default=None),
-            min((slo.itl_seconds for slo in slos if slo.itl_seconds is not None), default=None),
-            min((slo.e2e_seconds for slo in slos if slo.e2e_seconds is not None), default=None),
+            of_classes.ttft_s or of_tiers.ttft_s, of_classes.itl_s or of_tiers.itl_s, of_classes.e2e_s or of_tiers.e2e_s
         )
 
     def run(self, lives: Sequence[Life], *, settings: str, notes: tuple[str, ...]) -> report.Run:
@@ -214,15 +214,15 @@ def fitting_sequences(tier: TierState, variant: VariantState, mix: capacity.Mix)
 
 def _promise(found: tables.Class | None, tier: tables.Tier | None) -> report.Promise:
     """The stricter of the class's and the serving tier's promise, part by part; a cached answer has no tier."""
-    slos = [one.slo for one in (found, tier) if one is not None]
+    return _strictest([one.slo for one in (found, tier) if one is not None])
 
-    def stricter(limits: list[float | None]) -> float | None:
-        return min((limit for limit in limits if limit is not None), default=None)
 
+def _strictest(slos: Sequence[tables.Slo]) -> report.Promise:
+    """The lowest limit of each kind; None where nothing is promised."""
     return report.Promise(
-        stricter([slo.ttft_seconds for slo in slos]),
-        stricter([slo.itl_seconds for slo in slos]),
-        stricter([slo.e2e_seconds for slo in slos]),
+        min((slo.ttft_seconds for slo in slos if slo.ttft_seconds is not None), default=None),
+        min((slo.itl_seconds for slo in slos if slo.itl_seconds is not None), default=None),
+        min((slo.e2e_seconds for slo in slos if slo.e2e_seconds is not None), default=None),
     )
 
 

@@ -10,8 +10,6 @@ import markupsafe
 
 from trimtab_cli.demonstration import plots
 
-PALETTE_SIZE = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -29,8 +27,8 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One controller in the table: its name, how its numbers were made, and the cells."""
+class Column:
+    """One controller in the table: its name, how its numbers were made, and a cell for each of ``Page.numbers``."""
 
     name: str
     origin: str
@@ -63,7 +61,9 @@ class Page:
     Attributes:
         headline: the run in one sentence.
         honesty: (label, text) pairs: what is measured, what simulated, what shortened.
-        columns: names of the cells of each row.
+        numbers: what the table compares, a line each.
+        columns: the controllers, ours first.
+        scaling, routing: decisions about replicas and about weights, in order of time.
         facts: (name, value) pairs about the run, such as trace, seed and machine.
     """
 
@@ -72,10 +72,11 @@ class Page:
     duration_seconds: float
     cards: Sequence[Card]
     honesty: Sequence[tuple[str, str]]
-    columns: Sequence[str]
-    rows: Sequence[Row]
+    numbers: Sequence[str]
+    columns: Sequence[Column]
     figures: Sequence[Figure]
-    decisions: Sequence[Told]
+    scaling: Sequence[Told]
+    routing: Sequence[Told]
     facts: Sequence[tuple[str, str]]
 
 

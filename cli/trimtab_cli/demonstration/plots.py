@@ -51,6 +51,7 @@ class Chart:
         limit: a promised value, drawn as a line across, with its label.
         stacked: series are areas on top of each other.
         whole: the values are counts, so that the axis shows whole numbers only.
+        top: where the axis ends, such as 100 for shares; None fits it to the values.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Chart:
     limit: tuple[float, str] | None = None
     stacked: bool = False
     whole: bool = False
+    top: float | None = None
 
 
 def draw(chart: Chart, duration_seconds: float) -> str:
@@ -67,7 +69,7 @@ def draw(chart: Chart, duration_seconds: float) -> str:
     tops = [value for one, _ in layers for _, value in one.points if math.isfinite(value)]
     if chart.limit:
         tops.append(chart.limit[0] * 1.1)
-    frame = _Frame(duration_seconds, *_axis(max(tops, default=1.0), whole=chart.whole))
+    frame = _Frame(duration_seconds, *_axis(chart.top or max(tops, default=1.0), whole=chart.whole))
     parts = [frame.grid(chart.unit)]
     for one, floor in reversed(layers) if chart.stacked else layers:
         parts.append(frame.area(one, floor) if floor is not None else frame.line(one))

@@ -20,7 +20,7 @@ NAMES = {
     baselines.HpaOnQueue.name: "HPA on queue length",
 }
 _SHARE_WINDOWS = 30
-COLUMNS = (
+NUMBERS = (
     "requests", "cost", "$/1,000 requests", "Trimtab saves", "SLO met", "TTFT p95", "ITL p95", "end to end p95",
     "GPU hours", "GPU use", "replica changes", "quality kept",
 )  # fmt: skip
@@ -117,10 +117,10 @@ def honesty(story: Story) -> list[tuple[str, str]]:
     return told
 
 
-def rows(story: Story) -> list[page.Row]:
-    """One row per controller."""
+def columns(story: Story) -> list[page.Column]:
+    """One column per controller."""
     return [
-        page.Row(
+        page.Column(
             name=_name(run),
             origin=run.measured,
             cells=(
@@ -150,10 +150,11 @@ def build_page(story: Story) -> page.Page:
         duration_seconds=story.ours.duration_s,
         cards=_cards(story),
         honesty=honesty(story),
-        columns=COLUMNS,
-        rows=rows(story),
+        numbers=NUMBERS,
+        columns=columns(story),
         figures=_figures(story),
-        decisions=[_told(one) for one in story.ours.decisions],
+        scaling=[_told(one) for one in story.ours.decisions if not _moves_weights(one)],
+        routing=[_told(one) for one in story.ours.decisions if _moves_weights(one)],
         facts=[*story.facts, *((f"{_name(run)} settings", run.settings) for run in story.runs if run.settings)],
     )
 
@@ -197,6 +198,7 @@ def _figures(story: Story) -> list[page.Figure]:
         page.Figure(_latency("End-to-end latency, p95", "e2e_p95_s", story.runs, story.limits.e2e_s), _WINDOWS),
         page.Figure(_latency("Time to first token, p95", "ttft_p95_s", story.runs, story.limits.ttft_s), _WINDOWS),
         page.Figure(_latency("Time between tokens, p95", "itl_p95_s", story.runs, story.limits.itl_s), _WINDOWS),
+        page.Figure(_attainment(story), "Share of each window's requests that met every promised latency."),
     ]
 
 
@@ -210,6 +212,22 @@ def _latency(title: str, field: str, runs: Sequence[report.Run], limit: float | 
         points = [(p.t_s, math.nan if (value := getattr(p, field)) is None else float(value)) for p in run.series]
         lines.append(plots.Series(_name(run), points, at, dashed=run.measured == "simulated"))
     return plots.Chart(title, "s", lines, limit=None if limit is None else (limit, f"SLO {_seconds(limit)}"))
+
+
+def _attainment(story: Story) -> plots.Chart:
+    """How well the SLO was kept over time, with the promise."""
+    lines = [
+        plots.Series(
+            _name(run),
+            [(p.t_s, math.nan if p.slo_attainment is None else 100 * p.slo_attainment) for p in run.series],
+            at,
+            dashed=run.measured == "simulated",
+        )
+        for at, run in enumerate(story.runs, 1)
+    ]
+    return plots.Chart(
+        "SLO met", "% of requests", lines, limit=(100 * story.promised, _percent(story.promised)), top=100
+    )
 
 
 def _cost(run: report.Run, colour: int) -> plots.Series:
@@ -240,6 +258,11 @@ def _smooth(run: report.Run, width: int = 3) -> list[plots.Point]:
         around = values[max(0, at - width // 2) : at + width // 2 + 1]
         smoothed.append((point.t_s, sum(around) / len(around)))
     return smoothed
+
+
+def _moves_weights(decision: Decision) -> bool:
+    """Whether a decision is about shares: such as ``simple: small 60 % → 70 %``, not ``small/l4 2 → 3``."""
+    return "%" in decision.action
 
 
 def _told(decision: Decision) -> page.Told:

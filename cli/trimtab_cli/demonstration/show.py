@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import math
 import os
 import platform
 import signal
@@ -101,6 +102,9 @@ def quickstart() -> Path:
 
 def load_trace(wish: Wish) -> workload.Trace:
     """The trace that was asked for. Raises failure.Usage."""
+    for name, value in (("minutes", wish.minutes), ("speed", wish.speed), ("scale", wish.scale)):
+        if not (math.isfinite(value) and value > 0):
+            raise failure.Usage(f"--{name} {value:g}: write a number above 0")
     if wish.minutes < SHORTEST_MINUTES:
         raise failure.Usage(f"--minutes {wish.minutes:g} is too short to see anything; at least {SHORTEST_MINUTES:g}")
     try:
@@ -216,12 +220,12 @@ def print_story(story: results.Story, console: Console) -> None:
     console.print()
     console.print(results.headline(story), style="bold")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    told = results.rows(story)
+    told = results.columns(story)
     table.add_column("")
-    for row in told:
-        table.add_column(f"{row.name}\n({row.origin})", justify="right")
-    for at, name in enumerate(results.COLUMNS):
-        table.add_row(name, *(row.cells[at] for row in told))
+    for column in told:
+        table.add_column(f"{column.name}\n({column.origin})", justify="right")
+    for at, name in enumerate(results.NUMBERS):
+        table.add_row(name, *(column.cells[at] for column in told))
     console.print(table)
     shares = ", ".join(f"{tier} {share:.0%}" for tier, share in story.ours.share_by_tier.items())
     console.print(f"answered by: {shares}; {len(story.ours.decisions)} decisions")
