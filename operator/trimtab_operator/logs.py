@@ -41,3 +41,5 @@ def configure(*, debug: bool) -> None:
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # one line for each time that it woke us
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # warns that it leaves signals to us

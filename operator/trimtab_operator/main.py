@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -17,6 +20,8 @@ from trimtab_operator import errors, kube, labels, loop, meters, settings
 from trimtab_operator.observe import combined, prometheus, scrape
 
 STOP_SECONDS = 10.0
+WATCH_RETRY_SECONDS = 5.0
+log = logging.getLogger(__name__)
 
 
 async def run(config: settings.Operator, api: kube.Kube) -> None:
@@ -68,22 +73,44 @@ async def check(api: kube.Kube, config: settings.Operator) -> None:
 
 
 async def watch(control: loop.Loop, config: settings.Operator, api: kube.Kube) -> None:
-    """Have kopf watch what matters and wake the loop; until cancelled."""
-    await kopf.operator(
-        registry=register(control, api),
-        settings=kopf_settings(),
-        standalone=True,
-        clusterwide=not config.namespaces,
-        namespaces=list(config.namespaces),
+    """Have kopf watch what matters and wake the loop; until cancelled.
+
+    In a thread with an event loop of its own: kopf takes over its loop's signals, and ends on an unknown watch error.
+    The operator goes on by its interval meanwhile.
+    """
+    here, stop = asyncio.get_running_loop(), threading.Event()
+    registry = register(lambda: here.call_soon_threadsafe(control.wake), api)
+    try:
+        while True:
+            try:
+                await asyncio.to_thread(_watch, registry, config, stop)
+            except Exception as error:  # noqa: BLE001 (whatever ends kopf, watching begins anew)
+                log.error("watching ended: %r", error)  # noqa: TRY400 (the line says it all)
+            await asyncio.sleep(WATCH_RETRY_SECONDS)
+    finally:
+        stop.set()
+
+
+def _watch(registry: kopf.OperatorRegistry, config: settings.Operator, stop: threading.Event) -> None:
+    """Run kopf until ``stop``, blocking."""
+    asyncio.run(
+        kopf.operator(
+            registry=registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not config.namespaces,
+            namespaces=list(config.namespaces),
+            stop_flag=stop,
+        )
     )
 
 
-def register(control: loop.Loop, api: kube.Kube) -> kopf.OperatorRegistry:
+def register(woken: Callable[[], object], api: kube.Kube) -> kopf.OperatorRegistry:
     """All handlers: every one only wakes."""
     registry = kopf.OperatorRegistry()
 
-    def wake(**_: Any) -> None:  # noqa: ANN401 (kopf's keywords)
-        control.wake()
+    async def wake(**_: Any) -> None:  # noqa: ANN401 (kopf's keywords)
+        woken()
 
     for kind in kube.OWN:
         kopf.on.event(labels.GROUP, kind.plural, registry=registry)(wake)
