@@ -14,6 +14,8 @@ from trimtab_core.planning import limits, problem
 from trimtab_core.planning.plan import Alternative, Code, Prediction, Reason, VariantKey, differs
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
+QUALITY_NOISE = 0.001
+"""Quality that is this close to what is asked is not worth moving requests for."""
 USED = 0.01
 """A smaller share is there for probing, not for use."""
 LOOK_BACK_SECONDS = 300.0
@@ -93,6 +95,41 @@ def baseline_usd_per_hour(chosen: Chosen) -> float:
         else:
             work[key] = work.get(key, 0.0) + request_class.load.planned * request_class.work[key]
     return external + sum(_static_usd_per_hour(tiers[key], amount, chosen.settings) for key, amount in work.items())
+
+
+def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
+    """Whether the weights in force keep every promise for today's demand on these replicas.
+
+    Falling short of the quality by less than ``QUALITY_NOISE`` is not worth a move: the mix of classes varies more.
+    """
+    component = chosen.component
+    ready = {tier.key for tier in component.tiers if tier.ready}
+    for request_class in component.classes:
+        before = request_class.before
+        sound = math.isclose(
+            sum(before.get(key, 0.0) for key in request_class.tiers if key in ready), 1.0, abs_tol=1e-6
+        )
+        cheap = not any(request_class.external_usd.get(key) for key in before)
+        least = min(request_class.min_quality, request_class.best_quality) - QUALITY_NOISE
+        if request_class.tiers and not (sound and cheap and _quality(request_class, before) >= least):
+            return False
+    for tier in component.tiers:
+        work = sum(c.load.now * c.before.get(tier.key, 0.0) * c.work.get(tier.key, 0.0) for c in component.classes)
+        supply = sum(variant.speed * carrying[variant.key] for variant in tier.variants)
+        if tier.external_limit is None and work > chosen.settings.ready_utilisation * supply:
+            return False
+    return all(_kept(component, policy.key) >= policy.retention - QUALITY_NOISE for policy in component.policies)
+
+
+def _kept(component: problem.Component, policy: PolicyKey) -> float:
+    """Share of the best quality that the weights in force keep of one policy's requests of today."""
+    got = best = 0.0
+    for request_class in component.classes:
+        if request_class.policy == policy and request_class.tiers:
+            rate = max(request_class.load.now, problem.IDLE_REQUESTS_PER_SECOND)
+            got += rate * _quality(request_class, request_class.before)
+            best += rate * request_class.best_quality
+    return got / best if best else 1.0
 
 
 def alternatives(chosen: Chosen) -> tuple[Alternative, ...]:
@@ -263,23 +300,27 @@ def _class_reasons(chosen: Chosen, request_class: problem.ClassChoice) -> list[R
 
 def _why_moved(chosen: Chosen, request_class: problem.ClassChoice, after: Mapping[TierKey, float]) -> tuple[Code, str]:
     """Why a class's shares change."""
-    before, planned = request_class.before, chosen.shares(request_class)
+    before = request_class.before
     ready = {tier.key for tier in chosen.component.tiers if tier.ready}
     unready = [key for key in before if before[key] and key not in ready]
+    gained, best = _quality(request_class, after), request_class.best_quality
     if unready:
         return Code.UNHEALTHY, f"{', '.join(sorted(unready))} has no ready replica"
-    if differs(after, planned):
-        return (
-            Code.PENDING,
-            "ready replicas can't carry today's demand split as planned: the nearest split that they can",
-        )
-    gained = _quality(request_class, after)
-    numbers = f"(best tier {request_class.best_quality:.3f})"
     if not before:
-        return Code.QUALITY_NEEDED, f"first shares, expected quality {gained:.3f} {numbers}"
+        return Code.QUALITY_NEEDED, f"first shares, expected quality {gained:.3f} (best tier {best:.3f})"
     lost = _quality(request_class, before)
-    code = Code.QUALITY_NEEDED if gained > lost else Code.CHEAPER_TIER
-    return code, f"expected quality {lost:.3f} → {gained:.3f} {numbers}"
+    numbers = f"expected quality {lost:.3f} → {gained:.3f} (best tier {best:.3f})"
+    full = [tier for tier in chosen.component.tiers if _overloaded(chosen, tier) and before.get(tier.key)]
+    if full:
+        return Code.CAPACITY_NEEDED, f"{full[0].key} gets more than its ready replicas carry; {numbers}"
+    return (Code.QUALITY_NEEDED if gained > lost else Code.CHEAPER_TIER), numbers
+
+
+def _overloaded(chosen: Chosen, tier: problem.TierChoice) -> bool:
+    """Whether today's demand at the weights in force is more than the tier's ready replicas carry."""
+    work = sum(c.load.now * c.before.get(tier.key, 0.0) * c.work.get(tier.key, 0.0) for c in chosen.component.classes)
+    supply = sum(variant.speed * variant.ready for variant in tier.variants)
+    return tier.external_limit is None and work > chosen.settings.ready_utilisation * supply
 
 
 def _broken_reason(policy: PolicyKey, kind: str, amount: float) -> Reason:
@@ -288,7 +329,7 @@ def _broken_reason(policy: PolicyKey, kind: str, amount: float) -> Reason:
         message = f"the cheapest plan exceeds the budget by {units.format_usd(amount)}/h"
         return Reason(Code.BUDGET, message, policy=policy)
     if kind == "quality":
-        message = f"quality falls short of what is asked by {amount:.3f}; no allowed split reaches it"
+        message = f"quality falls short of what is asked by {amount:.4f}; no allowed split reaches it"
         return Reason(Code.INFEASIBLE, message, policy=policy)
     message = f"demand exceeds what may run by the work of {amount:.2f} reference replicas"
     return Reason(Code.INFEASIBLE, message, policy=policy)

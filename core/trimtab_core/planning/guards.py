@@ -105,15 +105,12 @@ def wait_scale_down(plan: Plan, snapshot: Snapshot) -> Plan:
     """A replica goes only after all evidence asked for fewer for the whole window; the last one after the idle time."""
 
     def rule(tier: TierState, variant: VariantState, wanted: int) -> _Ruled:
-        scaling, since = tier.spec.scaling, variant.memory.fewer_since
-        window = units.duration_seconds(scaling.scale_down_window)
-        if scaling.scale_to_zero is not None and not any(_kept(plan, tier, snapshot).values()):
-            window = max(window, units.duration_seconds(scaling.scale_to_zero.after))
-        waited = 0.0 if since is None else snapshot.now - since
-        if since is not None and waited >= window:
+        to_zero = not any(_kept(plan, tier, snapshot).values())
+        wait = limits.wait_seconds(tier, variant, snapshot.now, to_zero=to_zero)
+        if wait <= 0:
             return wanted, Code.STEADY, ""
         low = limits.clip(limits.serving(variant, snapshot.now), variant)
-        message = f"fewer replicas were asked for since {waited:.0f} s, {window:.0f} s are needed"
+        message = f"{wanted} replicas must be asked for {wait:.0f} s longer before one of {variant.desired} goes"
         return max(wanted, low), Code.SCALE_DOWN_WINDOW, message
 
     return _apply(plan, snapshot, "wait_scale_down", rule)

@@ -88,6 +88,23 @@ def serving(variant: VariantState, now: float) -> int:
     return variant.desired - failed(variant, now)
 
 
+def wait_seconds(tier: TierState, variant: VariantState, now: float, *, to_zero: bool) -> float:
+    """How much longer all evidence must ask for fewer replicas before one may go; at most 0 when it may.
+
+    Args:
+        tier: the variant's tier.
+        variant: remembers since when fewer are asked for.
+        now: epoch seconds.
+        to_zero: whether the tier's last replica is to go.
+    """
+    scaling, since = tier.spec.scaling, variant.memory.fewer_since
+    window = units.duration_seconds(scaling.scale_down_window)
+    if scaling.scale_to_zero is not None and to_zero:
+        window = max(window, units.duration_seconds(scaling.scale_to_zero.after))
+    waited = 0.0 if since is None or not math.isfinite(since) else now - since
+    return max(window - waited, 1.0) if since is None else window - waited
+
+
 def clip(count: int, variant: VariantState) -> int:
     """The count within the user's bounds; a max below min counts as min."""
     bounds = variant.spec.replicas

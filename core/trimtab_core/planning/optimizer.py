@@ -121,6 +121,7 @@ def _variant_state(tier: TierState, variant: VariantState, now: float) -> tuple[
         limits.live(variant, now),
         limits.failed(variant, now),
         limits.blocked(variant, now),
+        *(limits.wait_seconds(tier, variant, now, to_zero=to_zero) > 0 for to_zero in (False, True)),
         hold.code if hold is not None else "",
         variant.price is None,
         variant.profile is None,
@@ -173,19 +174,47 @@ def _solve(asked: _Asked, question: _Question) -> Basis:
 
 
 def _for_now(asked: _Asked, chosen: explain.Chosen) -> Mapping[PolicyKey, Weights]:
-    """The wanted weights if the ready replicas can carry today's demand so; else the nearest that they can."""
-    component, overloaded = asked.component, False
-    for tier in component.tiers:
-        shares = [(c, chosen.shares(c).get(tier.key, 0.0)) for c in component.classes]
-        if tier.external_limit is not None or not any(share for _, share in shares):
-            continue
-        work = sum(c.load.now * share * c.work[tier.key] for c, share in shares if share)
-        supply = sum(variant.ready * variant.speed for variant in tier.variants)
-        overloaded |= not tier.ready or work > asked.settings.ready_utilisation * supply
-    if not overloaded or not any(tier.ready for tier in component.tiers):
+    """The shares for today's demand on the replicas that are ready now.
+
+    Shares in force stay as long as they keep every promise: moving them earns nothing before a replica can go. What may
+    go (its window is over) is not counted on any more, so that its share leaves first.
+    """
+    component = asked.component
+    if not any(tier.ready for tier in component.tiers):
         return chosen.planned
-    found = program.solve(component, asked.settings, program.Goal(ready_only=True, target=chosen.planned))
-    return chosen.planned if found is None else found.weights
+    ready = {variant.key: variant.ready for variant in component.variants}
+    staying = {
+        key: count if _waits(asked, chosen, key) else min(count, chosen.replicas[key]) for key, count in ready.items()
+    }
+    if explain.stands(chosen, staying):
+        return {
+            policy.key: {c.name: c.before for c in component.classes if c.policy == policy.key}
+            for policy in component.policies
+        }
+    for carrying in (staying, ready) if staying != ready else (ready,):
+        found = program.solve(component, asked.settings, program.Goal(carrying, chosen.planned))
+        if found is not None and ("capacity" not in found.broken or carrying is ready):
+            return _with_waiting(component, found.weights, chosen.planned)
+    return chosen.planned
+
+
+def _waits(asked: _Asked, chosen: explain.Chosen, key: VariantKey) -> bool:
+    """Whether the variant must keep its replicas for now even if fewer are planned."""
+    tier = asked.snapshot.tiers[key.tier]
+    to_zero = not any(count for other, count in chosen.replicas.items() if other.tier == key.tier)
+    return limits.wait_seconds(tier, tier.variant(key.variant), asked.snapshot.now, to_zero=to_zero) > 0
+
+
+def _with_waiting(
+    component: problem.Component, weights: Mapping[PolicyKey, Weights], planned: Mapping[PolicyKey, Weights]
+) -> Mapping[PolicyKey, Weights]:
+    """The weights, with those of classes that no ready tier serves as planned: they wait for a tier to wake."""
+    ready = {tier.key for tier in component.tiers if tier.ready}
+    result = {key: dict(classes) for key, classes in weights.items()}
+    for request_class in component.classes:
+        if request_class.tiers and not ready.intersection(request_class.tiers):
+            result[request_class.policy][request_class.name] = planned[request_class.policy][request_class.name]
+    return result
 
 
 def _fallback(asked: _Asked) -> explain.Chosen:

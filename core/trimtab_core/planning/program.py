@@ -36,7 +36,7 @@ REMOVAL_COST = 0.01
 """Removing a replica must save at least this share of its price: ties leave the fleet as it is."""
 QUALITY_REWARD = 0.002
 """Value of quality beyond what is asked, as a share of a request's cost: decides between equally cheap plans."""
-BROKEN = 1e-5
+BROKEN = 1e-4
 """A slack above this is a broken promise; below, rounding noise of the solver."""
 
 
@@ -45,11 +45,12 @@ class Goal:
     """Which of the two questions is asked.
 
     Attributes:
-        ready_only: False plans replicas and shares for the planned demand; True keeps the replicas that
-            are ready, and finds shares for present demand that stay near ``target``.
+        carrying: None plans replicas and shares for the planned demand. Otherwise only shares, for present demand:
+            by variant, the ready replicas that may be counted on; shares in force move only where they must.
+        target: shares to start from where none are in force.
     """
 
-    ready_only: bool = False
+    carrying: Mapping[VariantKey, int] | None = None
     target: Mapping[PolicyKey, Weights] = field(default_factory=dict)
 
 
@@ -128,8 +129,10 @@ class _Program:
         return column
 
     def demand(self, request_class: problem.ClassChoice) -> float:
-        """Requests per second that must be carried."""
-        return request_class.load.now if self.goal.ready_only else request_class.load.planned
+        """Requests per second that must be carried; those that can go nowhere yet need nothing."""
+        if self.goal.carrying is None:
+            return request_class.load.planned
+        return request_class.load.now if self.ready.intersection(request_class.tiers) else 0.0
 
     def rate(self, request_class: problem.ClassChoice) -> float:
         """Requests per second that shares are decided for: idle classes have a little, so that theirs are too."""
@@ -137,16 +140,17 @@ class _Program:
 
     def write_tier(self, tier: problem.TierChoice) -> None:
         for variant in tier.variants:
-            low, high = (variant.ready, variant.ready) if self.goal.ready_only else (variant.low, variant.high)
-            count = self.model.columns.add(variant.usd_per_hour, low, high, integer=not self.goal.ready_only)
+            carrying = self.goal.carrying
+            low, high = (variant.low, variant.high) if carrying is None else (carrying[variant.key],) * 2
+            count = self.model.columns.add(variant.usd_per_hour, low, high, integer=carrying is None)
             self.replicas[variant.key] = count
-            if self.goal.ready_only or low == high:
+            if self.goal.carrying is not None or low == high:
                 continue
             added = self.model.columns.add(variant.switch_usd_per_hour, 0.0, math.inf)
             removed = self.model.columns.add(REMOVAL_COST * variant.usd_per_hour, 0.0, math.inf)
             self.model.rows.add([(count, 1.0), (added, -1.0)], -math.inf, variant.current)
             self.model.rows.add([(count, 1.0), (removed, 1.0)], variant.current, math.inf)
-        if tier.keep_one and not self.goal.ready_only:
+        if tier.keep_one and self.goal.carrying is None:
             self.model.rows.add([(self.replicas[v.key], 1.0) for v in tier.variants if v.high], 1.0, math.inf)
 
     def request_usd(self, request_class: problem.ClassChoice, key: TierKey) -> float:
@@ -175,16 +179,20 @@ class _Program:
 
     def open_tiers(self, request_class: problem.ClassChoice) -> tuple[TierKey, ...]:
         """Tiers that may get a share: when only ready replicas count, those that have any (all if none has)."""
-        if not self.goal.ready_only:
+        if self.goal.carrying is None:
             return request_class.tiers
-        ready = {tier.key for tier in self.component.tiers if tier.ready}
-        return tuple(key for key in request_class.tiers if key in ready) or request_class.tiers
+        return tuple(key for key in request_class.tiers if key in self.ready) or request_class.tiers
+
+    @property
+    def ready(self) -> set[TierKey]:
+        """Tiers that can serve now."""
+        return {tier.key for tier in self.component.tiers if tier.ready}
 
     def write_moves(self, request_class: problem.ClassChoice, tiers: Sequence[TierKey], cost: float) -> None:
         """Shares stay where they are unless moving them pays; pinned ones stay."""
-        before: Mapping[TierKey, float] = request_class.before
-        if self.goal.ready_only:
-            before = self.goal.target.get(request_class.policy, {}).get(request_class.name, before)
+        before = request_class.before
+        if self.goal.carrying is not None:
+            before = before or self.goal.target.get(request_class.policy, {}).get(request_class.name, {})
             cost = max(cost, self.dearest() * 1e-3)
         segments = self.shares[-1]
         total = sum(before.get(key, 0.0) for key in tiers)
@@ -227,14 +235,17 @@ class _Program:
         if tier.external_limit is not None:
             terms = [(column, rate) for column, _, rate in shares]
             self.model.rows.add([*terms, (overload, -tier.external_limit)], -math.inf, tier.external_limit)
+            if self.goal.carrying is not None:
+                self.model.rows.add([(overload, 1.0), (self.worst_overload(), -1.0)], -math.inf, 0.0)
             return
-        ratio = self.settings.ready_utilisation if self.goal.ready_only else self.settings.utilisation
+        carrying = self.goal.carrying
+        ratio = self.settings.utilisation if carrying is None else self.settings.ready_utilisation
         terms = [(column, rate * request_class.work[tier.key]) for column, request_class, rate in shares]
         terms += [(self.replicas[v.key], -ratio * v.speed) for v in tier.variants if v.speed]
         self.model.rows.add([*terms, (overload, -1.0)], -math.inf, 0.0)
-        ready = sum(v.ready * v.speed for v in tier.variants)
-        if self.goal.ready_only and ready:
-            self.model.rows.add([(overload, 1.0 / ready), (self.worst_overload(), -1.0)], -math.inf, 0.0)
+        supply = sum(carrying[v.key] * v.speed for v in tier.variants) if carrying is not None else 0.0
+        if supply:
+            self.model.rows.add([(overload, 1.0 / supply), (self.worst_overload(), -1.0)], -math.inf, 0.0)
 
     def worst_overload(self) -> int:
         """The largest relative overload: what can't be avoided is spread evenly."""
@@ -244,7 +255,7 @@ class _Program:
 
     def write_policy(self, policy: problem.PolicyChoice) -> None:
         self.write_retention(policy)
-        if not math.isfinite(policy.ceiling_usd_per_hour) or self.goal.ready_only:
+        if not math.isfinite(policy.ceiling_usd_per_hour) or self.goal.carrying is not None:
             return
         excess = self.slack("budget", self.penalty("budget") / self.dearest())
         own = set(policy.tiers)

@@ -123,7 +123,8 @@ def assert_carrying(plan: Plan, world: Snapshot) -> None:
 
 def assert_made_before_broken(plan: Plan, world: Snapshot) -> None:
     for tier in world.tiers.values():
-        grows = any(plan.replicas[VariantKey(tier.key, v.name)] > limits.clip(v.desired, v) for v in tier.variants)
+        before = {VariantKey(tier.key, v.name): max(v.desired, limits.clip(v.desired, v)) for v in tier.variants}
+        grows = any(plan.replicas[at] > count for at, count in before.items())
         if grows:
             assert all(plan.replicas[at] >= floor(v) for other, v, at in free(world) if other is tier)
 
