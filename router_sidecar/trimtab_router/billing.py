@@ -6,7 +6,7 @@ import msgspec
 from trimtab_core import economics
 from trimtab_core.routing import table
 
-from trimtab_router import answers, relay
+from trimtab_router import answers, relay, streams
 
 CHARS_PER_TOKEN = 4
 """Of English text, about; for requests whose engine never came to count."""
@@ -59,7 +59,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
     usage = answer.usage
     if usage is not None:
         inputs, cached, outputs = usage.tokens_in, usage.tokens_cached, usage.tokens_out
-    elif isinstance(answer, relay.EventRelay) or answer.ended:
+    elif isinstance(answer, streams.EventRelay) or answer.ended:
         inputs, cached, outputs = body_bytes // CHARS_PER_TOKEN, 0, answer.pieces
     else:
         return NOTHING

@@ -27,6 +27,7 @@ from trimtab_router import (
     errors,
     forwarding,
     heads,
+    kinds,
     ledger,
     lookup,
     metrics,
@@ -36,6 +37,7 @@ from trimtab_router import (
     settings,
     settlement,
     sse,
+    streams,
 )
 from trimtab_router.request import Request
 
@@ -183,29 +185,16 @@ class Exchange:
     # What the attempt tells.
 
     def relay_for(self, current: attempt.Attempt, content_type: bytes) -> relay.Relay:
-        """Streams by their route's kind of events; everything else in one piece."""
-        limits = self._router.limits
-        shape = self._route.shape
-        kind = content_type.lower()
-        if not kind.startswith(b"text/event-stream"):
-            if shape is routes.Shape.OTHER and not kind.startswith(heads.JSON):
-                return relay.OpaqueRelay()
-            return relay.WholeRelay(limits.answer_bytes, judged=shape is not routes.Shape.OTHER)
-        cache = self._table.data.cache
-        stores = cache is not None and self._lookup is not None and self._lookup.stores
-        if shape in (routes.Shape.CHAT, routes.Shape.COMPLETION):
-            options = self._admitted.envelope.stream_options
-            rates = current.tier.spec.rates
-            return relay.ChoiceRelay(
-                limits.event_bytes,
-                show_usage=options is not None and bool(options.include_usage),
-                price=lambda usage: billing.usage_usd(rates, usage),
-                # Chunks are some ten times as long as the text in them.
-                keep_bytes=16 * cache.max_answer_bytes if cache is not None and stores else 0,
-            )
-        if shape is routes.Shape.RESPONSE:
-            return relay.ResponseRelay(limits.event_bytes)
-        return relay.EventRelay(limits.event_bytes)
+        """What becomes of a good answer."""
+        stores = self._lookup is not None and self._lookup.stores
+        return kinds.choose(
+            content_type,
+            self._route,
+            envelope=self._admitted.envelope,
+            rates=current.tier.spec.rates,
+            limits=self._router.limits,
+            cache=self._table.data.cache if stores else None,
+        )
 
     def passed(self, data: bytes) -> None:
         """Bytes of a stream: the first ones commit."""
@@ -310,29 +299,25 @@ class Exchange:
 
     def _answer_from_cache(self, cache: table.Cache) -> bool:
         """Answer at once if the cache can; decide what may be stored otherwise."""
-        admitted, router = self._admitted, self._router
+        admitted, router, now = self._admitted, self._router, self._router.clock()
         self._lookup = found = lookup.prepare(cache, self._request, self._route, admitted)
-        counters, now = admitted.class_.cache_results, router.clock()
         stored = router.cache.get(found.key, now) if found.reads else None
-        counters["bypass" if not found.reads else "hit" if stored else "miss"].add(1)
+        admitted.class_.cache_results["bypass" if not found.reads else "hit" if stored else "miss"].add(1)
         if stored is None:
             return False
         self._stage = Stage.SETTLED
         times = settlement.Times(self._request.arrived_at, now)
-        router.ledger.settle(settlement.hit_entry(stored, admitted=admitted, times=times, request_id=self._request_id))
-        kind, body = lookup.render(
-            stored, self._route.shape, admitted.envelope, request_id=self._request_id, created=router.epoch_seconds()
-        )
-        extra = heads.served(
+        entry = settlement.hit_entry(stored, admitted=admitted, times=times, request_id=self._request_id)
+        router.ledger.settle(entry)
+        answer = lookup.answer(
+            stored,
+            self._route.shape,
+            admitted,
             request_id=self._request_id,
-            model=stored.model,
-            tier=stored.tier,
-            class_=admitted.class_.spec.name,
-            cache="hit",
-            attempts=0,
-            cost_usd=0.0,
+            created=router.epoch_seconds(),
+            close=self._closes(),
         )
-        self._connection.write(heads.answer(200, kind, extra=extra, length=len(body), close=self._closes()) + body)
+        self._connection.write(answer)
         self._connection.finish(close=self._closes())
         return True
 
@@ -340,7 +325,7 @@ class Exchange:
         """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
         current = self._attempt
         self._settle(ledger.FAILED)
-        if current is not None and not isinstance(current.relay, relay.EventRelay):
+        if current is not None and not isinstance(current.relay, streams.EventRelay):
             self._connection.abort()
             return
         event = sse.render(errors.render(error)[1])

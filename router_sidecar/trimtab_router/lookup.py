@@ -69,13 +69,32 @@ def text_to_store(cache: table.Cache, answer: relay.Relay) -> str:
     return "" if skipped else text
 
 
-def render(
-    stored: cache_store.Stored, shape: routes.Shape, envelope: openai.Envelope, *, request_id: str, created: int
-) -> tuple[bytes, bytes]:
-    """Content type and body of a hit, as a stream or as JSON, whatever form it was made in."""
-    if not envelope.stream:
-        return heads.JSON, cache_store.render_answer(stored, shape, request_id=request_id, created=created)
-    options = envelope.stream_options
-    show = options is not None and bool(options.include_usage)
-    body = cache_store.render_stream(stored, shape, request_id=request_id, created=created, show_usage=show)
-    return heads.EVENTS, body
+def answer(
+    stored: cache_store.Stored,
+    shape: routes.Shape,
+    admitted: admission.Admission,
+    *,
+    request_id: str,
+    created: int,
+    close: bool,
+) -> bytes:
+    """A hit as the client asked for it, as a stream or as JSON, whatever form it was made in; head and body."""
+    envelope = admitted.envelope
+    if envelope.stream:
+        options = envelope.stream_options
+        show = options is not None and bool(options.include_usage)
+        kind = heads.EVENTS
+        body = cache_store.render_stream(stored, shape, request_id=request_id, created=created, show_usage=show)
+    else:
+        kind = heads.JSON
+        body = cache_store.render_answer(stored, shape, request_id=request_id, created=created)
+    served = heads.served(
+        request_id=request_id,
+        model=stored.model,
+        tier=stored.tier,
+        class_=admitted.class_.spec.name,
+        cache="hit",
+        attempts=0,
+        cost_usd=0.0,
+    )
+    return heads.answer(200, kind, extra=served, length=len(body), close=close) + body

@@ -8,7 +8,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trimtab_router import answers, relay, sse
+from trimtab_router import answers, relay, sse, streams
 
 from .engines import DONE, ROLE, USAGE, chunk, compact, pieces
 
@@ -17,8 +17,8 @@ MARKS = ['"error"', "[DONE]", '"abort"', '"usage":{', '"finish_reason":"stop"', 
 CUTS = st.lists(st.integers(1, 2000), max_size=12)
 
 
-def choice_relay(*, show_usage: bool = False, keep: int = 0) -> relay.ChoiceRelay:
-    return relay.ChoiceRelay(
+def choice_relay(*, show_usage: bool = False, keep: int = 0) -> streams.ChoiceRelay:
+    return streams.ChoiceRelay(
         1 << 20, show_usage=show_usage, price=lambda usage: usage.tokens_out / 1000, keep_bytes=keep
     )
 
@@ -143,13 +143,13 @@ def test_usage_on_every_chunk_is_left_to_who_asked_for_it() -> None:
 
 
 def test_an_event_without_end_is_given_up_at_the_limit() -> None:
-    judge = relay.ChoiceRelay(1000, show_usage=False, price=lambda _: 0.0)
+    judge = streams.ChoiceRelay(1000, show_usage=False, price=lambda _: 0.0)
     judge.feed(b"data: " + b"x" * 2000)
     assert judge.failure == "oversized-event"
 
 
 def test_empty_events_before_the_content_are_given_up_at_the_limit() -> None:
-    judge = relay.ChoiceRelay(1000, show_usage=False, price=lambda _: 0.0)
+    judge = streams.ChoiceRelay(1000, show_usage=False, price=lambda _: 0.0)
     for _ in range(20):
         judge.feed(chunk({"content": ""}))
     assert judge.failure == "oversized-event"

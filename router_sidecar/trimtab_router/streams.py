@@ -1,0 +1,230 @@
+"""Streams of events: passed on whole, looked at as little as possible, and never cut off unnoticed.
+
+Until the first event with content nothing is handed out: up to there another engine may still answer instead.
+From then on blocks pass unread, unless they carry a mark of something that must be looked at: usage, an end, an
+error. After a failure nothing passes any more, above all no ``[DONE]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from trimtab_router import answers, relay, sse
+
+_USAGE = (b'"usage":{', b'"usage": {')
+_MARKS = (b'"error"', b"[DONE]", b'"abort"', *_USAGE, b'"finish_reason":"', b'"finish_reason": "')
+"""What makes an event of choices worth a look, with and without a blank after the colon."""
+
+Price = Callable[[answers.Usage], float]
+
+
+class EventRelay(relay.Relay):
+    """A stream of events of which nothing is known but that they are events: for routes passed through.
+
+    The first event is its content; the end of the message is its end.
+    """
+
+    def __init__(self, event_limit: int, keep_bytes: int = 0) -> None:
+        self._splitter = sse.Splitter()
+        self._limit = event_limit
+        self._held = b""
+        self._keep_bytes = keep_bytes
+        if keep_bytes:
+            self.kept = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes; returns whole events that may go to the client."""
+        block = self._splitter.feed(data)
+        if len(self._splitter.rest) > self._limit:
+            self.failure = "oversized-event"
+        if not block or self.failure or self.ended:
+            return b""
+        passed = b""
+        if not self.committed:
+            passed, block = self._open(block)
+        if block and not self.failure:
+            passed += self._relay(block)
+        if self.kept is not None and passed:
+            self._keep(passed)
+        return passed
+
+    def close(self) -> None:
+        """A stream that says nothing of its end ends with its message, but not inside an event."""
+        if not self.ended and (self._splitter.rest or not self.committed) and not self.failure:
+            self.failure = "truncated"
+        self.ended = not self.failure
+
+    def first_mark(self, block: bytes) -> int:
+        """Where in a block the first event lies that must be looked at; -1 if there is none."""
+        del block
+        return -1
+
+    def take(self, event: bytes) -> tuple[bytes, bool]:
+        """Look at one event: what of it is passed on, and whether it is content."""
+        return event + sse.END, True
+
+    def _open(self, block: bytes) -> tuple[bytes, bytes]:
+        """Before the commit point: hold events until one has content; returns what may go, and the rest unread."""
+        start = 0
+        while start < len(block) and not self.committed:
+            end = block.index(sse.END, start) + len(sse.END)
+            self._held += self._take_counted(block[start:end])
+            start = end
+            if self.failure or self.ended:
+                break
+        # An end commits too: an empty answer is an answer.
+        self.committed = self.committed or self.ended
+        if len(self._held) > self._limit:
+            self.failure = "oversized-event"
+        if self.failure or not self.committed:
+            return b"", b""
+        held, self._held = self._held, b""
+        return held, b"" if self.ended else block[start:]
+
+    def _relay(self, block: bytes) -> bytes:
+        """After it: pass unread what lies before the first mark, and look at the rest."""
+        mark = self.first_mark(block)
+        if mark < 0:
+            self.pieces += block.count(sse.END)
+            return block
+        cut = block.rfind(sse.END, 0, mark) + len(sse.END) if mark else 0
+        cut = cut if cut >= len(sse.END) else 0
+        passed = [block[:cut]]
+        self.pieces += passed[0].count(sse.END)
+        for event in sse.events(block[cut:]):
+            passed.append(self._take_counted(event + sse.END))
+            if self.failure or self.ended:
+                break
+        return b"".join(passed)
+
+    def _take_counted(self, event: bytes) -> bytes:
+        """One event with its empty line."""
+        if not event.strip(b"\n"):
+            return b""
+        out, content = self.take(event[: -len(sse.END)])
+        if self.failure:
+            return b""
+        self.pieces += content
+        self.committed = self.committed or content
+        return out
+
+    def _keep(self, block: bytes) -> None:
+        assert self.kept is not None
+        self.kept.append(block)
+        self._keep_bytes -= len(block)
+        if self._keep_bytes < 0:
+            self.kept = None
+
+
+class ChoiceRelay(EventRelay):
+    """Streams of chat and of completions: chunks with choices, then ``[DONE]``.
+
+    Args:
+        event_limit: bytes of one event at most.
+        show_usage: the client asked for usage; otherwise its chunk is taken out.
+        price: USD of a usage, to be added to the usage chunk that the client asked for.
+        keep_bytes: keep up to so many bytes of the stream for the cache.
+    """
+
+    def __init__(self, event_limit: int, *, show_usage: bool, price: Price, keep_bytes: int = 0) -> None:
+        super().__init__(event_limit, keep_bytes)
+        self._show_usage = show_usage
+        self._price = price
+
+    def first_mark(self, block: bytes) -> int:
+        """Ends, usage and errors; the words in a text are escaped and cost no more than a closer look."""
+        found = [at for mark in _MARKS if (at := block.find(mark)) >= 0]
+        return min(found) if found else -1
+
+    def take(self, event: bytes) -> tuple[bytes, bool]:
+        """One chunk."""
+        payload = sse.data(event)
+        if payload == b"[DONE]":
+            self.ended = True
+            return sse.DONE, False
+        if not payload:
+            return event + sse.END, False
+        try:
+            chunk = answers.chunk.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.failure = "bad-json"
+            return b"", False
+        if answers.is_filled(chunk.error):
+            self.failure = "stream-error"
+            self.error_body = payload
+            return b"", False
+        self.note_finish(chunk.choices)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            if not chunk.choices:
+                return (self._priced(payload) if self._show_usage else b""), False
+        return event + sse.END, any(_is_content(choice) for choice in chunk.choices)
+
+    def close(self) -> None:
+        """Only ``[DONE]`` ends such a stream."""
+        if not self.ended and not self.failure:
+            self.failure = "truncated"
+
+    def _priced(self, payload: bytes) -> bytes:
+        assert self.usage is not None
+        cost = b'"cost_usd":%.10g,' % self._price(self.usage)
+        for mark in _USAGE:
+            at = payload.find(mark)
+            if at >= 0:
+                at += len(mark)
+                return sse.render(payload[:at] + cost + payload[at:])
+        return sse.render(payload)
+
+
+def _is_content(choice: answers.Choice) -> bool:
+    """Whether a chunk is more than the announcement of a role."""
+    delta = choice.delta
+    return bool(choice.text or choice.finish_reason or (delta is not None and delta.has_content))
+
+
+class _ResponseEvent(msgspec.Struct):
+    class Response(msgspec.Struct):
+        usage: answers.Usage | None = None
+        status: str | None = None
+
+    type: str = ""
+    response: Response | None = None
+
+
+_RESPONSE_MARKS = (b"response.completed", b"response.incomplete", b"response.failed", b"error")
+_response_event = msgspec.json.Decoder(_ResponseEvent)
+
+
+class ResponseRelay(EventRelay):
+    """Streams of the responses route: typed events, of which ``response.completed`` or ``.incomplete`` is the last."""
+
+    def first_mark(self, block: bytes) -> int:
+        """Ends and errors."""
+        found = [at for mark in _RESPONSE_MARKS if (at := block.find(mark)) >= 0]
+        return min(found) if found else -1
+
+    def take(self, event: bytes) -> tuple[bytes, bool]:
+        """One typed event."""
+        payload = sse.data(event)
+        if not payload or payload == b"[DONE]":
+            return event + sse.END, False
+        try:
+            typed = _response_event.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.failure = "bad-json"
+            return b"", False
+        if typed.type in ("error", "response.failed") or (not typed.type and b'"error"' in payload):
+            self.failure = "stream-error"
+            self.error_body = payload
+        elif typed.type in ("response.completed", "response.incomplete"):
+            self.usage = typed.response.usage if typed.response else None
+            self.finish_reason = "stop" if typed.type == "response.completed" else "length"
+            self.ended = True
+        return event + sse.END, ".delta" in typed.type
+
+    def close(self) -> None:
+        """Only its last event ends such a stream."""
+        if not self.ended and not self.failure:
+            self.failure = "truncated"
