@@ -73,7 +73,10 @@ def command(  # noqa: PLR0913, PLR0917 (one argument per flag)
         raise failure.Usage("--namespace and --all-namespaces exclude each other: give one of them")
     if prometheus_url and not prometheus_url.startswith(("http://", "https://")):
         raise failure.Usage(f"--prometheus-url {prometheus_url!r} is no URL: write http://HOST:PORT")
-    lease = settings.Lease(lease_namespace or _own_namespace(), f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+    lease = settings.Lease(
+        lease_namespace or _own_namespace(),
+        f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+    )
     judging = observation.Settings(cloud=cloud, region=region)
     config = settings.Operator(
         lease=lease,

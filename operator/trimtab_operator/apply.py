@@ -175,7 +175,8 @@ class Applier:
             text = live["metadata"].get("annotations", {}).get(labels.EPOCH, "")
             if text.isdecimal() and int(text) > self._epoch:
                 name = f"{live['metadata'].get('namespace')}/{live['metadata']['name']}"
-                raise errors.DeposedError(f"{name} was written at epoch {text}, this leader has {self._epoch}")
+                message = f"{name} was written at epoch {text}, this leader has {self._epoch}"
+                raise errors.DeposedError(message, epoch=int(text))
 
 
 def identity(each: Manifest) -> Identity:

@@ -65,7 +65,15 @@ class ObjectsRefusedError(OperatorError):
 
 
 class DeposedError(OperatorError):
-    """Another leader with a higher epoch acts; this one must not."""
+    """Another leader with a higher epoch acts; this one must not.
+
+    Attributes:
+        epoch: the higher one.
+    """
+
+    def __init__(self, message: str, *, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(message)
 
 
 class MetricsError(OperatorError):

@@ -59,6 +59,7 @@ class Elector:
         self._wall = wall
         self._seen = ""
         self._seen_at = 0.0
+        self._outranked_by = 0
         self.standing = Standing()
 
     async def step(self) -> Standing:
@@ -71,6 +72,14 @@ class Elector:
         except errors.ClusterUnreachableError as error:
             log.warning("lease not renewed: %s", error)
         return self.standing
+
+    def depose(self, epoch: int) -> None:
+        """Stop leading: a write of that epoch was seen, higher than ours. The next term, if any, goes above it.
+
+        Should the Lease still be ours, it was deleted and counted from one again: then we lead on, at a higher epoch.
+        """
+        self.standing = Standing()
+        self._outranked_by = max(self._outranked_by, epoch)
 
     async def release(self) -> None:
         """Give the Lease back, so that another need not wait for its end."""
@@ -100,11 +109,13 @@ class Elector:
         if holder == self._lease.identity and self.standing.epoch == epoch:
             await self._api.replace(self._path, {**live, "spec": self._spec(epoch, since=spec.get("acquireTime"))})
             return Standing(epoch, began + self._lease.renew_seconds)
-        if not self._is_free(spec, began):
+        recounted = holder == self._lease.identity and self._outranked_by > epoch
+        if not recounted and not self._is_free(spec, began):
             return Standing()
-        await self._api.replace(self._path, {**live, "spec": self._spec(epoch + 1)})
-        log.info("leading", extra={"epoch": epoch + 1})
-        return Standing(epoch + 1, began + self._lease.renew_seconds)
+        mine = max(epoch, self._outranked_by) + 1
+        await self._api.replace(self._path, {**live, "spec": self._spec(mine)})
+        log.info("leading", extra={"epoch": mine})
+        return Standing(mine, began + self._lease.renew_seconds)
 
     async def _create(self, began: float) -> Standing:
         """The first Lease of all."""

@@ -131,7 +131,7 @@ class Loop:
         except asyncio.CancelledError:
             return None
         except errors.DeposedError as error:
-            self._elector.standing = lease.Standing()
+            self._elector.depose(error.epoch)
             self._failed(error)
             return None
         except Exception as error:  # noqa: BLE001 (the outermost loop: the next cycle starts afresh)

@@ -108,6 +108,26 @@ def test_an_api_server_that_can_not_be_reached_changes_nothing_until_the_deadlin
     assert one.step(1.0) == lease.Standing(1, 1023.0)  # nobody else took it
 
 
+def test_a_lease_that_was_deleted_and_counts_from_one_again_is_led_above_what_was_seen(
+    api: kube_api.FakeApi, connection: kube.Kube
+) -> None:
+    one = Contender(connection, "one")
+    assert one.step().epoch == 1
+    one.elector.depose(7)  # an object carries epoch 7
+    assert not one.leads
+    assert one.step(2.0).epoch == 8
+    assert one.step(2.0).epoch == 8
+
+
+def test_a_deposed_leader_does_not_take_the_lease_of_its_successor(connection: kube.Kube) -> None:
+    one, two = Contender(connection, "one"), Contender(connection, "two")
+    one.step()
+    two.step()
+    assert two.step(16.0).epoch == 2
+    one.elector.depose(2)
+    assert not one.step(16.0).epoch
+
+
 def test_a_clock_that_is_an_hour_off_takes_nothing_early(connection: kube.Kube) -> None:
     one, two = Contender(connection, "one"), Contender(connection, "two", skew=3600.0)
     one.step()

@@ -124,7 +124,7 @@ def test_a_follower_writes_nothing(api: kube_api.FakeApi, connection: kube.Kube)
     assert api.writes() == []
 
 
-def test_a_leader_that_meets_a_higher_epoch_stops_acting(
+def test_a_leader_that_meets_a_higher_epoch_writes_nothing_until_it_leads_above_it(
     api: kube_api.FakeApi, connection: kube.Kube, caplog: pytest.LogCaptureFixture
 ) -> None:
     later = {"metadata": {"labels": {labels.MANAGED_BY: "trimtab"}, "annotations": {labels.EPOCH: "9"}}}
@@ -133,12 +133,13 @@ def test_a_leader_that_meets_a_higher_epoch_stops_acting(
     async def story() -> None:
         made = control(connection)
         running = asyncio.create_task(made.run())
-        await until(lambda: "epoch 9, this leader has" in caplog.text)
+        await until(lambda: DEPLOYMENT in api.objects)
         made.stop()
         await running
 
     asyncio.run(story())
-    assert [path for path in api.writes() if "leases" not in path] == []
+    assert "epoch 9, this leader has 1" in caplog.text
+    assert api.objects[DEPLOYMENT]["metadata"]["annotations"][labels.EPOCH] == "10"
 
 
 def test_the_most_impatient_policy_sets_the_pace() -> None:
