@@ -2,9 +2,11 @@
 
 ``optimize`` never raises on bad data and always returns a plan within bounds; ``source`` says how it came about.
 For each connected part it (1) keeps the last solution if nothing that matters moved, else (2) solves the program
-for planned demand, (3) if the replicas that are ready can't carry today's demand split that way, solves a second,
-continuous program for the shares that they can, and (4) falls back to the previous plan, or to holding
-what runs, should the solver find nothing. Safety is the guards' job, not this module's.
+for planned demand, which says how many replicas to want; (3) leaves the weights in force as they are while the replicas
+that are ready keep every promise with them, and otherwise solves a second, continuous program for the nearest weights
+that do; and (4) falls back to the previous plan, or to holding what runs, should the solver find nothing. Weights
+follow replicas that exist, not wishes: else each change of mind of the first program would move traffic to and fro.
+Safety is the guards' job, not this module's.
 """
 
 from __future__ import annotations

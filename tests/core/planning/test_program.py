@@ -8,7 +8,7 @@ import pytest
 from trimtab_core import signals
 from trimtab_core.planning import guards, optimizer, problem, program
 from trimtab_core.planning.plan import Code, Plan, Source
-from trimtab_core.snapshot import Snapshot
+from trimtab_core.snapshot import Snapshot, VariantMemory
 
 from . import fleets
 from .fleets import CARRIES, key
@@ -243,3 +243,38 @@ def test_a_first_plan_comes_to_rest_under_steady_demand() -> None:
     assert plan is not None
     assert previous is not None
     assert (plan.replicas, plan.weights) == (previous.replicas, previous.weights)
+
+
+def test_weights_in_force_stay_while_they_keep_every_promise() -> None:
+    """All on the weak tier would be cheaper, but no replica can go yet: moving requests would earn nothing."""
+    weights = {"all": {"small": 0.5, "large": 0.5}}
+    small = fleets.tier("small", "0.6", fleets.variant(ready=2, usd=1.0))
+    large = fleets.tier("large", "0.9", fleets.variant(ready=2, usd=10.0))
+    chat = fleets.policy("chat", ("small", "large"), {"all": fleets.traffic(LOAD)}, weights=weights)
+    plan = optimizer.optimize(fleets.snapshot((small, large), (chat,)))
+    assert plan.replicas[key("large")] == 1
+    assert shares(plan) == {"small": 0.5, "large": 0.5}
+
+
+def test_replicas_whose_window_is_over_are_emptied_before_they_go() -> None:
+    """Three strong replicas at 0.9 of their load, one is to go: share moves to the weak tier first, then it goes."""
+    memory = VariantMemory(fewer_since=fleets.NOW - 301.0)
+    small = fleets.tier("small", "0.6", fleets.variant(ready=4, usd=1.0))
+    large = fleets.tier("large", "0.9", fleets.variant(ready=3, usd=10.0, memory=memory))
+    weights = {"all": {"small": 0.1, "large": 0.9}}
+    chat = fleets.policy("chat", ("small", "large"), {"all": fleets.traffic(2.8 * CARRIES)}, weights=weights)
+    world = fleets.snapshot((small, large), (chat,))
+    wanted = optimizer.optimize(world)
+    assert wanted.replicas[key("large")] == 1
+    assert shares(wanted)["large"] * 2.8 == pytest.approx(0.95, abs=0.01)  # what the one that stays may carry
+    plan = guards.guard(wanted, world)
+    assert shares(plan)["large"] == pytest.approx(0.8)  # ten points at once
+    assert plan.replicas[key("large")] == 3  # until the weights in force allow it
+
+
+def test_paying_an_external_api_ends_as_soon_as_own_replicas_can_carry() -> None:
+    small = fleets.tier("small", "0.9", fleets.variant(ready=2, usd=1.0))
+    weights = {"all": {"frontier": 1.0}}
+    chat = fleets.policy("chat", ("small", "frontier"), {"all": fleets.traffic(LOAD)}, weights=weights)
+    plan = optimizer.optimize(fleets.snapshot((small, fleets.external("frontier", "0.9")), (chat,)))
+    assert shares(plan) == {"small": 1.0}
