@@ -56,7 +56,7 @@ def prepare(cache: table.Cache, request: Request, route: routes.Route, admitted:
 
 def text_to_store(cache: table.Cache, answer: relay.Relay) -> str:
     """The text of a finished answer if it may be stored, else an empty one."""
-    if answer.failure or not answer.ended or answer.finish_reason != "stop":
+    if answer.failure or not answer.ended:
         return ""
     try:
         if isinstance(answer, relay.WholeRelay):

@@ -19,6 +19,8 @@ class Asked:
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    nth: int = 0
+    """Which request of its connection it is, from 1."""
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -68,8 +70,11 @@ class Engine:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
+        count = 0
         try:
             while (asked := await self._read(reader)) is not None:
+                count += 1
+                asked.nth = count
                 self.asked.append(asked)
                 if not await self._play(asked, reader, writer):
                     return

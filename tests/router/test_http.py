@@ -328,3 +328,27 @@ def test_a_large_head_in_small_reads_is_counted_once() -> None:
             assert (await client.reply()).status == 200
 
     scene.play(scenario)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["sent at once", "sent one by one"])
+def test_answers_to_a_client_that_does_not_read_do_not_pile_up(pause: float) -> None:
+    big = whole(answer("x" * 4_000_000))
+
+    async def scenario() -> None:
+        async with scene.one_engine(lambda _: [big]) as (router, engine), await wire.Client.open(router.port) as slow:
+            slow.writer.transport.pause_reading()
+            for _ in range(12):
+                slow.send(GOOD)
+                await asyncio.sleep(pause)
+            before = -1
+            async with asyncio.timeout(10):
+                while len(engine.asked) != before or not before:
+                    before = len(engine.asked)
+                    await asyncio.sleep(0.3)
+            # The sockets' buffers take an answer or two; without a brake it would be all twelve.
+            assert len(engine.asked) <= 4
+            slow.writer.transport.resume_reading()
+            for _ in range(12):
+                assert (await slow.reply()).status == 200
+
+    scene.play(scenario)

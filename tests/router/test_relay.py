@@ -72,6 +72,7 @@ BROKEN = {
     "abort": chunk({"content": "x"}, "abort"),
     "vLLM's error end": chunk({}, "error"),
     "not JSON": b'data: {"error" oops\n\n',
+    "abort with odd blanks": b'data: {"choices" : [{"index" : 0, "delta" : {}, "finish_reason" : "abort"}]}\n\n',
     "abort with blanks": b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]}\n\n',
 }
 
