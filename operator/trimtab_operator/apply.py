@@ -84,7 +84,9 @@ class Applier:
                     refused[f"{kind} {namespace}/{name}"] = str(result)
                 elif isinstance(result, BaseException):
                     raise result
-        await self._prune({identity(each) for each in objects}, world)
+        wanted = {identity(each) for each in objects}
+        await self._prune(wanted, world)
+        self._sent = {me: sent for me, sent in self._sent.items() if me in wanted}
         if refused:
             raise errors.ObjectsRefusedError(refused)
 
@@ -166,7 +168,6 @@ class Applier:
                 await self._api.delete(kube.KINDS[me[0]].path(me[1], me[2]), uid=metadata["uid"])
             except (errors.NotFoundError, errors.ConflictError):
                 continue
-            self._sent.pop(me, None)
             log.info("removed", extra={"object": "/".join(me), "epoch": self._epoch})
 
     def _check_epoch(self, children: Iterable[Manifest]) -> None:
