@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 DEFAULT_MINUTES = 3.0
-DEFAULT_RPS = 25.0
-"""Mean rate of the synthetic trace."""
+DEFAULT_RPS = 20.0
+"""Mean rate of the synthetic trace: its burst is what two cores can send, relay and simulate without being late."""
 TIME_SCALE = 15.0
 """A start-up of a minute takes 4 s, a scale-down window of 5 minutes 20 s."""
 
@@ -20,7 +20,10 @@ TIME_SCALE = 15.0
 )  # fmt: skip
 @click.option("--minutes", type=float, default=DEFAULT_MINUTES, show_default=True, help="Length of the replay.")
 @click.option("--speed", type=float, default=1.0, show_default=True, help="Replay the trace so many times faster.")
-@click.option("--scale", type=float, default=1.0, show_default=True, help="So many times the trace's request rate.")
+@click.option(
+    "--scale", default="auto", show_default=True, metavar="NUMBER|auto",
+    help="So many times the trace's request rate; auto takes as much as a fleet is needed for and two cores can send.",
+)  # fmt: skip
 @click.option(
     "-f", "--filename", "paths", multiple=True, type=click.Path(path_type=Path), metavar="FILE|DIR",
     help="Manifests; the quickstart when absent.",
@@ -40,7 +43,7 @@ def command(  # noqa: PLR0913 (one argument for each option)
     trace_file: Path | None,
     minutes: float,
     speed: float,
-    scale: float,
+    scale: str,
     paths: tuple[Path, ...],
     seed: int,
     json_file: Path | None,

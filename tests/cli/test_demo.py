@@ -10,8 +10,10 @@ import socket
 
 import psutil
 import pytest
-from trimtab_cli import failure
+from click.testing import CliRunner
+from trimtab_cli import demo, failure
 from trimtab_cli.demonstration import show
+from trimtab_sim import workload
 
 from . import local_mode
 
@@ -29,7 +31,8 @@ def test_a_short_demo_from_end_to_end(tmp_path: pathlib.Path) -> None:
     trace.write_text("t_s,input_tokens,output_tokens\n" + "\n".join(rows) + "\n")
     folder, out = local_mode.manifests(tmp_path / "manifests"), tmp_path / "out.json"
     ended = local_mode.run(
-        *("demo", "--trace", str(trace), "--minutes", "1", "-f", str(folder), "--port", str(local_mode.free_port())),
+        *("demo", "--trace", str(trace), "--minutes", "1", "--scale", "1"),
+        *("-f", str(folder), "--port", str(local_mode.free_port())),
         *("--json", str(out), "--html", str(tmp_path / "out.html")),
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -71,13 +74,13 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: pathlib.Path) -> None:
     folder = local_mode.manifests(tmp_path / "manifests")
     with local_mode.running(
         tmp_path / "log", "demo", "-f", str(folder), "--port", str(local_mode.free_port()), "--scale", "0.1"
-    ) as demo:
-        demo.until_printed("run-in")
-        children = demo.children()
+    ) as started:
+        started.until_printed("run-in")
+        children = started.children()
         assert len(children) >= 3
-        assert demo.stop(signal.SIGINT) == 130
+        assert started.stop(signal.SIGINT) == 130
         assert not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-        assert "Traceback" not in demo.printed
+        assert "Traceback" not in started.printed
 
 
 # Called wrongly --------------------------------------------------------------------------------------------------
@@ -91,7 +94,8 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: pathlib.Path) -> None:
         pytest.param(["--minutes", "0.01"], "--minutes 0.01 is too short", id="too short"),
         pytest.param(["--minutes", "nan"], "--minutes", id="not a number"),
         pytest.param(["--speed", "0"], "--speed", id="no speed"),
-        pytest.param(["--scale", "-1"], "--scale", id="negative scale"),
+        pytest.param(["--scale", "-1"], "--scale -1: write a number above 0, or auto", id="negative scale"),
+        pytest.param(["--scale", "much"], "--scale much: write a number", id="no number"),
         pytest.param(["--port", "0"], "--port", id="no port"),
         pytest.param(["-f", "nowhere"], "nowhere: no such file or folder", id="no manifests"),
         pytest.param(
@@ -101,15 +105,16 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
-    ended = local_mode.run("demo", *arguments)
-    assert ended.returncode == 2, ended.stdout
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+    ended = CliRunner().invoke(demo.command, arguments)
+    assert ended.exit_code == 2, ended.output
+    assert said in ended.output
+    assert len(ended.stderr.splitlines()) == 1 or "Usage:" in ended.stderr  # click's own complaints have three lines
+    assert isinstance(ended.exception, SystemExit)  # no traceback
 
 
 def test_debug_shows_where_it_went_wrong() -> None:
-    ended = local_mode.run("demo", "--trace", "nowhere.csv", "--debug")
-    assert "Traceback" in ended.stderr
+    ended = CliRunner().invoke(demo.command, ["--trace", "nowhere.csv", "--debug"])
+    assert isinstance(ended.exception, workload.TraceError)
 
 
 def test_a_busy_port_is_told_before_anything_starts(tmp_path: pathlib.Path) -> None:
@@ -119,6 +124,20 @@ def test_a_busy_port_is_told_before_anything_starts(tmp_path: pathlib.Path) -> N
         ended = local_mode.run("demo", "-f", str(local_mode.manifests(tmp_path)), "--port", str(other.getsockname()[1]))
     assert ended.returncode == 2
     assert "is in use" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("rate", "inputs", "outputs", "scale"),
+    [
+        pytest.param(5.0, 1000, 200, 4.0, id="the demo's rate: 20 / 5"),
+        pytest.param(5.0, 12000, 200, 0.5, id="long inputs: 30,000 / (5 × 12,000)"),
+        pytest.param(5.0, 1000, 500, 2.0, id="long outputs: 5,000 / (5 × 500)"),
+        pytest.param(80.0, 100, 10, 0.25, id="a busy trace is thinned"),
+    ],
+)
+def test_a_trace_is_scaled_to_what_the_machine_can_replay(rate: float, inputs: int, outputs: int, scale: float) -> None:
+    requests = tuple(workload.Request(at, at / rate, inputs, outputs) for at in range(1001))
+    assert show.fitting_scale(workload.Trace(requests, "test"), mean_rps=20.0) == pytest.approx(scale, rel=0.01)
 
 
 def test_the_quickstart_is_found() -> None:

@@ -191,7 +191,7 @@ def test_the_table_has_a_line_for_every_number(capsys: pytest.CaptureFixture[str
 
 def test_the_json_file_has_every_field(tmp_path: pathlib.Path) -> None:
     wish = show.Wish(
-        None, 2.0, 1.0, 1.0, (), 0, tmp_path / "out.json", tmp_path / "out.html", 8080, True, False, 4.0, 15.0
+        None, 2.0, 1.0, "auto", (), 0, tmp_path / "out.json", tmp_path / "out.html", 8080, True, False, 4.0, 15.0
     )
     show.write_files(wish, story(), Trace((), "a trace"))
     found = json.loads((tmp_path / "out.json").read_text())

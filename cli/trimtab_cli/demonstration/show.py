@@ -24,9 +24,11 @@ from trimtab_cli import failure, running
 from trimtab_cli.demonstration import live, page, replay, results
 
 SHORTEST_MINUTES = 0.2
-LONGEST_RUN_IN_SECONDS = 12.0
+LONGEST_RUN_IN_SECONDS = 10.0
 """How long the beginning of the trace is sent before anything is counted; a quarter of a shorter replay."""
 WORKERS = min(4, os.cpu_count() or 1)
+MOST_OUTPUT_TOKENS_PER_SECOND, MOST_INPUT_TOKENS_PER_SECOND = 5_000.0, 30_000.0
+"""Means that two cores can simulate, with bursts of twice as much."""
 STREAM_INTERVAL = 8
 """Tokens in one event of a stream: 2 cores relay some 2,000 events a second, and this makes them 16,000 tokens."""
 _INTERRUPTED = 128 + signal.SIGINT
@@ -38,14 +40,15 @@ class Wish:
     """What was asked for on the command line.
 
     Attributes:
-        mean_rps: mean rate of the synthetic trace, before ``speed`` and ``scale``.
+        scale: how many times the trace's rate, a number or ``auto``.
+        mean_rps: mean rate of the synthetic trace, before ``speed`` and ``scale``; what ``auto`` scales others to.
         time_scale: divides start-ups, windows and intervals.
     """
 
     trace_file: Path | None
     minutes: float
     speed: float
-    scale: float
+    scale: str
     paths: tuple[Path, ...]
     seed: int
     json_file: Path | None
@@ -102,21 +105,50 @@ def quickstart() -> Path:
 
 def load_trace(wish: Wish) -> workload.Trace:
     """The trace that was asked for. Raises failure.Usage."""
-    for name, value in (("minutes", wish.minutes), ("speed", wish.speed), ("scale", wish.scale)):
+    for name, value in (("minutes", wish.minutes), ("speed", wish.speed)):
         if not (math.isfinite(value) and value > 0):
             raise failure.Usage(f"--{name} {value:g}: write a number above 0")
     if wish.minutes < SHORTEST_MINUTES:
         raise failure.Usage(f"--minutes {wish.minutes:g} is too short to see anything; at least {SHORTEST_MINUTES:g}")
+    scale = _number_above_zero(wish.scale)
     try:
-        if wish.trace_file is not None:
-            return traces.load(
-                wish.trace_file, minutes=wish.minutes, speed=wish.speed, scale=wish.scale, seed=wish.seed
-            )
-        return traces.synthesize(minutes=wish.minutes, seed=wish.seed, mean_rps=wish.mean_rps * wish.speed * wish.scale)
+        if wish.trace_file is None:
+            mean_rps = wish.mean_rps * wish.speed * (scale or 1.0)
+            return traces.synthesize(minutes=wish.minutes, seed=wish.seed, mean_rps=mean_rps)
+        if scale is None:
+            scale = fitting_scale(_read(wish, wish.trace_file, 1.0), wish.mean_rps)
+        return _read(wish, wish.trace_file, scale)
     except (workload.TraceError, OSError) as error:
         if wish.debug:
             raise
         raise failure.Usage(f"--trace: {error}") from error
+
+
+def _read(wish: Wish, path: Path, scale: float) -> workload.Trace:
+    return traces.load(path, minutes=wish.minutes, speed=wish.speed, scale=scale, seed=wish.seed)
+
+
+def _number_above_zero(text: str) -> float | None:
+    """The value of ``--scale``; None for ``auto``. Raises failure.Usage."""
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise failure.Usage(f"--scale {text}: write a number above 0, or auto")
+    return value
+
+
+def fitting_scale(trace: workload.Trace, mean_rps: float) -> float:
+    """How many times its rate a trace should be replayed: up to the demo's own rate and tokens, two digits."""
+    seconds = max(trace.duration_s, 1.0)
+    outputs = sum(request.output_tokens for request in trace.requests) / seconds
+    inputs = sum(request.input_tokens for request in trace.requests) / seconds
+    rate = len(trace.requests) / seconds
+    fitting = min(mean_rps / rate, MOST_OUTPUT_TOKENS_PER_SECOND / outputs, MOST_INPUT_TOKENS_PER_SECOND / inputs)
+    return float(f"{fitting:.2g}")
 
 
 def require_writable(path: Path | None) -> None:
@@ -208,7 +240,7 @@ def _again(wish: Wish) -> str:
     words = ["trimtab demo", f"--minutes {wish.minutes:g}", f"--seed {wish.seed}"]
     if wish.trace_file is not None:
         words.append(f"--trace {wish.trace_file.name}")
-    words += [f"--speed {wish.speed:g}"] * (wish.speed != 1) + [f"--scale {wish.scale:g}"] * (wish.scale != 1)
+    words += [f"--speed {wish.speed:g}"] * (wish.speed != 1) + [f"--scale {wish.scale}"] * (wish.scale != "auto")
     words += [f"-f {path.name}" for path in wish.paths]
     return " ".join(words)
 
