@@ -167,12 +167,11 @@ def _steady(tier: tables.Tier, before: tables.Tier | None) -> tables.Tier:
         return tier
     rates = before.rates if _is_noise(tier.rates, before.rates) else tier.rates
     loads = {endpoint.variant: endpoint.capacity for endpoint in before.endpoints}
-    endpoints = [
-        msgspec.structs.replace(endpoint, capacity=loads[endpoint.variant])
-        if abs(endpoint.capacity - loads.get(endpoint.variant, 0.0)) <= max(1.0, NOISE * endpoint.capacity)
-        else endpoint
-        for endpoint in tier.endpoints
-    ]
+    endpoints = []
+    for endpoint in tier.endpoints:
+        load = loads.get(endpoint.variant, endpoint.capacity)
+        steady = abs(endpoint.capacity - load) <= max(1.0, NOISE * endpoint.capacity)
+        endpoints.append(msgspec.structs.replace(endpoint, capacity=load) if steady else endpoint)
     return msgspec.structs.replace(tier, rates=rates, endpoints=endpoints)
 
 
