@@ -170,10 +170,16 @@ def test_a_run_without_decisions_or_baselines_is_a_page_too() -> None:
 
 
 def test_the_headline_compares_with_every_baseline() -> None:
-    told = results.headline(story())
+    told = results.headline(story()).replace("\u00a0", " ")
     assert "400 requests in 2:00 cost $0.4 with Trimtab; 97.0 % of them met the SLO (95 % promised)" in told
     assert "$1.00 with static peak on the best tier (60 % saved)" in told  # 1 - 0.4 / 1.0
     assert "$0.8 with HPA on queue length (50 % saved)" in told  # 1 - 0.4 / 0.8
+
+
+def test_a_baseline_that_missed_the_slo_is_marked() -> None:
+    columns = results.columns(story(OURS, (run("hpa-queue", 0.8, slo_attainment=0.93),)))
+    at = results.NUMBERS.index("SLO met")
+    assert [column.cells[at].replace("\u00a0", " ") for column in columns] == ["97.0 %", "93.0 %, missed"]
 
 
 @pytest.mark.parametrize(("attainment", "held"), [(0.95, True), (0.9499, False)])
@@ -183,7 +189,7 @@ def test_the_slo_held_if_the_promised_share_met_it(attainment: float, *, held: b
 
 def test_the_table_has_a_line_for_every_number(capsys: pytest.CaptureFixture[str]) -> None:
     show.print_story(story(), Console(width=200))
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out.replace("\u00a0", " ")
     for name in results.NUMBERS:
         assert name in printed
     assert "60 %" in printed

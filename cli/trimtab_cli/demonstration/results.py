@@ -128,7 +128,7 @@ def columns(story: Story) -> list[page.Column]:
                 units.format_usd(run.cost_usd),
                 units.format_usd(run.usd_per_1k_requests),
                 "" if run is story.ours else _percent(story.ours.saved_against(run)),
-                _percent(run.slo_attainment, 1),
+                _percent(run.slo_attainment, 1) + ("" if run.slo_attainment >= story.promised else ", missed"),
                 _seconds(run.ttft_p95_s),
                 _seconds(run.itl_p95_s),
                 _seconds(run.e2e_p95_s),
@@ -276,7 +276,7 @@ def _name(run: report.Run) -> str:
 
 
 def _percent(value: float, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}\u00a0%"  # the space must not break
 
 
 def _seconds(value: float | None) -> str:

@@ -102,6 +102,8 @@ class Session:
                 outcome = await reconcile.reconcile(world, memory, self.settings, self._clock())
             except errors.OperatorError as error:
                 self._say(f"this cycle failed: {error}")
+            except Exception as error:  # noqa: BLE001 (the outermost loop: the next cycle may do better)
+                self._say(f"this cycle failed, which is a fault of Trimtab: {type(error).__name__}: {error}")
             else:
                 memory = outcome.memory
                 self._tell_refused(dict(outcome.refused))
