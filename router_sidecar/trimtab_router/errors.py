@@ -14,9 +14,10 @@
     │   ├── BodyTooLarge             413
     │   └── HeadTooLarge             431
     ├── Unavailable                  503  no table yet, draining, or no tier that may serve has room to
-    └── UpstreamError                     engines were asked and failed, and no fallback was left
-        ├── UpstreamFailed           502  broke off, answered nonsense, or reported an error of its own
-        └── UpstreamTimeout          504
+    ├── UpstreamError                     engines were asked and failed, and no fallback was left
+    │   ├── UpstreamFailed           502  broke off, answered nonsense, or reported an error of its own
+    │   └── UpstreamTimeout          504
+    └── Internal                     500  a fault of the router itself
 """
 
 # ruff: noqa: N818 (read with the module: `errors.UnknownModel` needs no suffix)
@@ -99,6 +100,10 @@ class UpstreamTimeout(UpstreamError):
     """The engine did not answer in time."""
 
 
+class Internal(RouterError):
+    """A fault of the router itself; the log has its traceback."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the client is told: HTTP status, and ``type`` and ``code`` of OpenAI's error object."""
@@ -123,6 +128,7 @@ TABLE: dict[type[RouterError], Row] = {
     Unavailable: Row(503, "server_error", "unavailable"),
     UpstreamFailed: Row(502, "server_error", "upstream_failed"),
     UpstreamTimeout: Row(504, "server_error", "upstream_timeout"),
+    Internal: Row(500, "server_error", "internal_error"),
 }
 """The one table from error to answer; a test holds every leaf of the tree against it."""
 

@@ -62,10 +62,11 @@ def served(
 ) -> bytes:
     """Header lines that say how a request was served; the cost only where it is known before the body."""
     cost = "" if cost_usd is None else f"x-trimtab-cost-usd: {cost_usd:.10g}\r\n"
-    return (
+    text = (
         f"x-request-id: {request_id}\r\nx-trimtab-model: {model}\r\nx-trimtab-tier: {tier}\r\n"
         f"x-trimtab-class: {class_}\r\nx-trimtab-cache: {cache}\r\nx-trimtab-attempts: {attempts}\r\n{cost}"
-    ).encode()
+    )
+    return text.encode()
 
 
 def forwarded(headers: dict[bytes, bytes]) -> bytes:

@@ -8,12 +8,15 @@ can say where the next request begins.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Protocol
 
 import httptools
 
 from trimtab_router import errors, request, settings
+
+log = logging.getLogger("trimtab.router")
 
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 4 << 20
@@ -124,6 +127,13 @@ class ClientConnection(asyncio.Protocol):
             self.closing = True
             if not self.busy and self.transport is not None:
                 self.transport.close()
+        except httptools.HttpParserCallbackError:
+            # Not the client's bytes are at fault but what was done with them.
+            log.exception("a request failed inside the router")
+            if self.busy:
+                self.abort()
+                return
+            self._bad = errors.Internal("the router failed; its log says why")
         except httptools.HttpParserError as error:
             self._bad = self._bad or errors.Malformed(f"not a valid HTTP/1.1 request: {error}")
         if self._building is not None and not self._in_body:

@@ -96,6 +96,10 @@ class Service:
         except errors.RouterError as error:
             self._count_refusal()
             self._answer_error(connection, error, request_id=request_id, close=not incoming.keep_alive)
+        except Exception:  # an outermost loop: the fault of one request must not become that of others
+            log.exception("a request failed inside the router")
+            fault = errors.Internal("the router failed; its log says why")
+            self._answer_error(connection, fault, request_id=request_id, close=True)
         return served
 
     def refuse(self, connection: server.ClientConnection, error: errors.RouterError) -> None:
@@ -194,16 +198,21 @@ class Service:
         count = 0
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            now = self.clock()
-            for each in tuple(self.exchanges):
-                each.expire(now)
-            self.ledger.flush()
             count += 1
-            if count % _SWEEP_TICKS == 0:
-                for connection in tuple(self.connections):
-                    connection.expire(now)
-                for endpoint in self.directory.all():
-                    endpoint.pool.close_old(now)
+            try:
+                self._tick(self.clock(), sweep=count % _SWEEP_TICKS == 0)
+            except Exception:  # an outermost loop: without it nothing would ever time out again
+                log.exception("a tick failed")
+
+    def _tick(self, now: float, *, sweep: bool) -> None:
+        for each in tuple(self.exchanges):
+            each.expire(now)
+        self.ledger.flush()
+        if sweep:
+            for connection in tuple(self.connections):
+                connection.expire(now)
+            for endpoint in self.directory.all():
+                endpoint.pool.close_old(now)
 
     def _table_changed(self, table: compiled.Table) -> None:
         for each in tuple(self.held):

@@ -65,11 +65,15 @@ class TableFile:
         except OSError as error:
             self._complain(f"table {self._path}: {error.strerror}; waiting for it")
             return False
+        self._refused = mark
         try:
             self._take(table.decode(content))
         except table.TableError as error:
             self._refuse("invalid", str(error))
-            self._refused = mark
+            return False
+        except Exception as error:  # an outermost loop: whatever it is, the last good table stays
+            log.exception("a table could not be compiled")
+            self._refuse("internal", repr(error))
             return False
         # Only now: a table that could not be used must not count as seen.
         self._seen, self._refused, self._complained = mark, None, ""

@@ -185,3 +185,19 @@ def test_the_admin_views_show_the_table_and_the_endpoints_and_no_secret() -> Non
             assert (await router.get("/admin/table")).status == 404
 
     scene.play(scenario)
+
+
+def test_a_table_that_breaks_the_router_itself_is_refused_like_a_bad_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, _):
+            before = router.router.tables.current
+            assert before is not None
+            monkeypatch.setattr(router.router.tables._compiler, "compile", lambda _: 1 / 0)
+            router.publish(scene.make_table(before.data.tiers[0], revision=2))
+            assert router.router.tables.current is before
+            assert "ZeroDivisionError" in caplog.text
+            assert await router.metric("table_rejected_total", reason="internal") == 1
+
+    scene.play(scenario)
