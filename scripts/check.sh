@@ -25,7 +25,7 @@ run "generated files (make gen)" scripts/gen.sh --check
 run "no duplicate logic" $bin/pylint --disable=all --enable=duplicate-code --min-similarity-lines=8 \
   --ignore-imports=y --ignore-docstrings=y --ignore-signatures=y \
   core/trimtab_core operator/trimtab_operator router_sidecar/trimtab_router simulator/trimtab_sim cli/trimtab_cli
-run "no unfinished marks" bash -c "! git grep -nE '(TO''DO|FIX''ME|XX''X|NotImplemented''Error)' -- '*.py' '*.sh'"
+run "no unfinished marks" bash -c "! git grep -nE '\b(TO''DO|FIX''ME|XX''X|NotImplemented''Error)\b' -- '*.py' '*.sh'"
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}" >&2
   exit 1

@@ -10,6 +10,7 @@ import msgspec
 
 from trimtab_sim.engine_sim import (
     engine,
+    envelope,
     exchange,
     faults,
     generation,
@@ -105,7 +106,7 @@ async def handle(call: exchange.Exchange, shared: service.Service, fault: faults
     prompt = tokens.encode_chat(request.conversation)
     request_id = f"chatcmpl-{shared.request_id(call)}"
     ticket = sampling.make_ticket(request_id, [prompt], request.options, shared.config)
-    wording = Wording(request, ticket, shared, request_id=request_id, created=int(shared.wall()))
+    wording = Wording(request, ticket, shared, request_id=request_id)
     await generation.answer(
         call, shared, ticket, fault, script=wording if request.stream else None, whole=wording.whole
     )
@@ -117,23 +118,16 @@ class Wording:
     eager = False
 
     def __init__(
-        self, request: ChatRequest, ticket: engine.Ticket, shared: service.Service, *, request_id: str, created: int
+        self, request: ChatRequest, ticket: engine.Ticket, shared: service.Service, *, request_id: str
     ) -> None:
         """Prepare the bytes that all events of this answer share."""
         self._request = request
         self._ticket = ticket
         self._config = shared.config
-        self._id = request_id
-        self._created = created
+        self._envelope = envelope.Envelope(
+            ticket, shared, request_id=request_id, kind="chat.completion.chunk", chat=True
+        )
         self._tool_id = f"chatcmpl-tool-{shared.new_id()}" if request.tool else ""
-        head = {
-            "id": request_id,
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": shared.config.names[0],
-        }
-        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
-        self._fingerprint = b',"system_fingerprint":' + _encode(shared.config.fingerprint)
         self._opening_of_choice = [b'{"index":%d,"delta":' % sequence.index for sequence in ticket.sequences]
         self._plain = request.tool is None and request.top_logprobs is None and not request.token_ids
 
@@ -143,7 +137,7 @@ class Wording:
         ids = _encode(self._ticket.sequences[0].prompt) if self._request.token_ids else b"null"
         tail = b']%b,"prompt_token_ids":%b,"prompt_text":null}\n\n' % (counted, ids)
         delta = b'{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        return [self._head + start + delta + tail for start in self._opening_of_choice]
+        return [self._envelope.head + start + delta + tail for start in self._opening_of_choice]
 
     def _running(self, completion: int) -> bytes:
         return usage.running(len(self._ticket.sequences[0].prompt), completion, chat=True)
@@ -157,7 +151,7 @@ class Wording:
         else:
             ending = b',"stop_reason":' + _encode(sequence.answer.stop_reason if finish == "stop" else None)
             if not self._request.stream_usage.final:
-                tail += self._fingerprint
+                tail += self._envelope.fingerprint
         if self._plain:
             fragment = b"".join(sequence.answer.fragments[start:end])
             if finish is None:
@@ -170,7 +164,7 @@ class Wording:
                 )
         else:
             body = self._rich(sequence, start, end, ending)
-        return [self._head + self._opening_of_choice[sequence.index] + body + tail + b"}\n\n"]
+        return [self._envelope.head + self._opening_of_choice[sequence.index] + body + tail + b"}\n\n"]
 
     def _rich(self, sequence: scheduler.Sequence, start: int, end: int, ending: bytes) -> bytes:
         """Return delta and the rest of a choice for events with tool calls, log probabilities or token ids."""
@@ -197,16 +191,7 @@ class Wording:
 
     def closing(self) -> list[bytes]:
         """Return the usage event, if asked for, and the end mark."""
-        if not self._request.stream_usage.final:
-            return [streaming.DONE]
-        counted = usage.last(self._ticket, details=self._config.enable_prompt_tokens_details, chat=True)
-        tail = b'],"usage":' + _encode(counted) + self._fingerprint
-        if self._config.enable_per_request_metrics and len(self._ticket.sequences) == 1:
-            shown = {
-                name: value for name, value in usage.timings(self._ticket.sequences[0]).items() if value is not None
-            }
-            tail += b',"metrics":' + _encode(shown)
-        return [self._head + tail + b"}\n\n", streaming.DONE]
+        return self._envelope.closing(with_usage=self._request.stream_usage.final)
 
     def failing(self, error: protocol.ApiError) -> list[bytes]:
         """Return the error and the end mark: here [DONE] does not mean success."""
@@ -236,9 +221,9 @@ class Wording:
         single = len(self._ticket.sequences) == 1
         timed = self._config.enable_per_request_metrics and single
         answer = {
-            "id": self._id,
+            "id": self._envelope.request_id,
             "object": "chat.completion",
-            "created": self._created,
+            "created": self._envelope.created,
             "model": self._config.names[0],
             "choices": [self._choice(sequence) for sequence in self._ticket.sequences],
             "service_tier": None,

@@ -10,6 +10,7 @@ import msgspec
 from trimtab_sim.engine_sim import (
     book,
     engine,
+    envelope,
     exchange,
     faults,
     generation,
@@ -121,7 +122,7 @@ async def handle(call: exchange.Exchange, shared: service.Service, fault: faults
     request = parse(await call.json_object(), call, shared)
     request_id = f"cmpl-{shared.request_id(call)}"
     ticket = sampling.make_ticket(request_id, request.prompts, request.options, shared.config)
-    wording = Wording(request, ticket, shared, request_id=request_id, created=int(shared.wall()))
+    wording = Wording(request, ticket, shared, request_id=request_id)
     await generation.answer(
         call, shared, ticket, fault, script=wording if request.stream else None, whole=wording.whole
     )
@@ -133,23 +134,13 @@ class Wording:
     eager = False
 
     def __init__(
-        self,
-        request: CompletionRequest,
-        ticket: engine.Ticket,
-        shared: service.Service,
-        *,
-        request_id: str,
-        created: int,
+        self, request: CompletionRequest, ticket: engine.Ticket, shared: service.Service, *, request_id: str
     ) -> None:
         """Prepare the bytes that all events of this answer share."""
         self._request = request
         self._ticket = ticket
         self._config = shared.config
-        self._id = request_id
-        self._created = created
-        head = {"id": request_id, "object": "text_completion", "created": created, "model": shared.config.names[0]}
-        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
-        self._fingerprint = b',"system_fingerprint":' + _encode(shared.config.fingerprint)
+        self._envelope = envelope.Envelope(ticket, shared, request_id=request_id, kind="text_completion", chat=False)
         self._plain = request.top_logprobs is None and not request.token_ids
 
     def opening(self) -> list[bytes]:
@@ -175,14 +166,14 @@ class Wording:
         if self._request.stream_usage.continuous:
             tail += usage.running(len(sequence.prompt), end, chat=False)
         if finish is not None and not self._request.stream_usage.final:
-            tail += self._fingerprint
+            tail += self._envelope.fingerprint
         stop = _encode(answer.stop_reason if finish == "stop" else None)
         choice = (
             b'{"index":%d,"text":"%b","logprobs":%b,"finish_reason":%b,"stop_reason":%b,'
             b'"prompt_token_ids":%b,"token_ids":%b}'
         )
         values = (sequence.index, fragment, chances, _encode(finish), stop, prompt_ids, ids)
-        return [self._head + choice % values + tail + b"}\n\n"]
+        return [self._envelope.head + choice % values + tail + b"}\n\n"]
 
     def _echoed(self, sequence: scheduler.Sequence) -> str:
         return "" if self._request.token_ids else self._request.texts[sequence.index // self._request.options.choices]
@@ -196,16 +187,7 @@ class Wording:
 
     def closing(self) -> list[bytes]:
         """Return the usage event, if asked for, and the end mark."""
-        if not self._request.stream_usage.final:
-            return [streaming.DONE]
-        counted = usage.last(self._ticket, details=self._config.enable_prompt_tokens_details, chat=False)
-        tail = b'],"usage":' + _encode(counted) + self._fingerprint
-        if self._config.enable_per_request_metrics and len(self._ticket.sequences) == 1:
-            shown = {
-                name: value for name, value in usage.timings(self._ticket.sequences[0]).items() if value is not None
-            }
-            tail += b',"metrics":' + _encode(shown)
-        return [self._head + tail + b"}\n\n", streaming.DONE]
+        return self._envelope.closing(with_usage=self._request.stream_usage.final)
 
     def failing(self, error: protocol.ApiError) -> list[bytes]:
         """Return the error and the end mark: here [DONE] does not mean success."""
@@ -235,9 +217,9 @@ class Wording:
         """Return the plain answer."""
         timed = self._config.enable_per_request_metrics and len(self._ticket.sequences) == 1
         answer = {
-            "id": self._id,
+            "id": self._envelope.request_id,
             "object": "text_completion",
-            "created": self._created,
+            "created": self._envelope.created,
             "model": self._config.names[0],
             "choices": [self._choice(sequence) for sequence in self._ticket.sequences],
             "service_tier": None,
