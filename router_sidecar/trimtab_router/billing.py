@@ -6,7 +6,7 @@ import msgspec
 from trimtab_core import economics
 from trimtab_core.routing import table
 
-from trimtab_router import answers, relay, streams
+from trimtab_router import answers, relay
 
 CHARS_PER_TOKEN = 4
 """Of English text, about; for requests whose engine never came to count."""
@@ -46,7 +46,8 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
     """The bill of an answer, complete or broken off.
 
     Without usage the prompt is estimated from its bytes, and each event with content counts as one token: a
-    client that leaves in the middle still pays for what was made for it.
+    client that leaves in the middle still pays for what was made for it. What broke before the commit point is
+    on nobody's bill, as no failed attempt is.
 
     Args:
         answer: what came of the engine; None if nothing did.
@@ -59,7 +60,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
     usage = answer.usage
     if usage is not None:
         inputs, cached, outputs = usage.tokens_in, usage.tokens_cached, usage.tokens_out
-    elif isinstance(answer, streams.EventRelay) or answer.ended:
+    elif answer.committed or answer.ended:
         inputs, cached, outputs = body_bytes // CHARS_PER_TOKEN, 0, answer.pieces
     else:
         return NOTHING
