@@ -202,6 +202,17 @@ def test_everything_is_listed_and_joined(connection: kube.Kube) -> None:
     assert seen.optional_kinds == frozenset()
 
 
+def test_a_tenants_key_is_read_at_once_when_the_policy_changes(api: kube_api.FakeApi, connection: kube.Kube) -> None:
+    made = port(connection)
+    asyncio.run(made.observe())
+    reads = sum("secrets" in path for _, path, _ in api.requests)
+    asyncio.run(made.observe())
+    assert sum("secrets" in path for _, path, _ in api.requests) == reads, "not with every cycle"
+    changed = {**POLICY["spec"], "tenants": {"known": [{"name": "z", "apiKeySecretRef": {"name": "keys", "key": "a"}}]}}
+    api.put(kube.POLICIES.path("team", "chat"), {**POLICY, "spec": changed})
+    assert asyncio.run(made.observe()).tenant_keys == {"team/chat": {"z": publish.key_hash("sk-a")}}
+
+
 def test_only_the_given_namespaces_are_asked_for(api: kube_api.FakeApi, connection: kube.Kube) -> None:
     seen = asyncio.run(port(connection, "other", "more").observe())
     assert seen.tiers == ()

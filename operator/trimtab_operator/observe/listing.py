@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,20 +34,25 @@ class Observer:
         self._namespaces = tuple(namespaces)
         self._known = kubernetes.Lists()
         self._known_until = 0.0
+        self._keys_of: list[tuple[str, int | None]] = []
 
     async def look(self, now: float) -> kubernetes.Lists:
         """List everything. Raises errors.ClusterError."""
-        if now >= self._known_until:
-            self._known = kubernetes.Lists(nodes=await self._nodes(), optional=await self._optional())
+        expired = now >= self._known_until
+        if expired:
+            nodes, optional_kinds = await self._nodes(), await self._optional()
+            self._known = dataclasses.replace(self._known, nodes=nodes, optional=optional_kinds)
         optional = self._known.optional
         watched = (*kube.OWN, kube.DEPLOYMENTS, kube.PODS, kube.HPAS)
         tiers, policies, caches, deployments, pods, hpas = await asyncio.gather(
             *(self._list(kind, selector=_OWNED if kind in (kube.DEPLOYMENTS, kube.PODS) else "") for kind in watched)
         )
         scaled = await self._list(kube.SCALED_OBJECTS) if kube.SCALED_OBJECTS.name in optional else []
-        if now >= self._known_until:
-            keys = await self._tenant_keys(policies)
-            self._known = kubernetes.Lists(nodes=self._known.nodes, optional=optional, tenant_keys=keys)
+        asked = [(each["metadata"]["uid"], each["metadata"].get("generation")) for each in policies]
+        if expired or asked != self._keys_of:
+            self._known = dataclasses.replace(self._known, tenant_keys=await self._tenant_keys(policies))
+            self._keys_of = asked
+        if expired:
             self._known_until = now + DISCOVERY_SECONDS
         children = await self._children(optional, {"Deployment": deployments, "HorizontalPodAutoscaler": hpas})
         return kubernetes.Lists(
