@@ -71,6 +71,7 @@ def story(ours: report.Run = OURS, others: tuple[report.Run, ...] = BASELINES) -
         limits=report.Promise(2.0, 0.06, 45.0),
         health=outcomes.Health(400, 0.004, 0.015, 0.003, 0.02),
         errors=(),
+        trace="azure.csv (scale 4.6)",
         time_scale=15.0,
         stream_interval=8,
         run_in_s=12.0,
@@ -135,9 +136,10 @@ def test_every_run_is_labelled_by_how_its_numbers_were_made() -> None:
 
 def test_what_is_measured_simulated_shortened_and_assumed_is_said() -> None:
     text, _ = rendered(story())
-    for label in ("Measured", "Simulated", "Shortened", "Assumed", "Not counted"):
+    for label in ("Replayed", "Measured", "Simulated", "Shortened", "Assumed", "Not counted"):
         assert f"<dt>{label}</dt>" in text
     assert "divided by 15" in text
+    assert "azure.csv (scale 4.6)." in text
 
 
 def test_texts_are_escaped() -> None:

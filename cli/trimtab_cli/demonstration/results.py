@@ -34,6 +34,7 @@ class Story:
         runs: Trimtab's first.
         promised: share of requests that had to meet their SLO.
         limits: of latency, seconds.
+        trace: what was replayed, with every change made to it.
         time_scale: by what waits were divided.
         stream_interval: tokens in one event of a stream.
         run_in_s: uncounted run-in.
@@ -47,6 +48,7 @@ class Story:
     limits: report.Promise
     health: outcomes.Health
     errors: Sequence[tuple[str, int]]
+    trace: str
     time_scale: float
     stream_interval: int
     run_in_s: float
@@ -107,6 +109,7 @@ def honesty(story: Story) -> list[tuple[str, str]]:
     health = story.health
     late, worst, lag = (_milliseconds(value) for value in (health.late_p99, health.late_max, health.lag_p99))
     told = [
+        ("Replayed", f"{story.trace}."),
         ("Measured", _MEASURED.format(late=late, worst=worst, lag=lag)),
         ("Simulated", _ENGINES.format(interval=story.stream_interval) + (_BASELINES if len(story.runs) > 1 else "")),
         ("Shortened", _SHORTENED.format(scale=story.time_scale)),

@@ -212,7 +212,6 @@ def tell(plan: replay.Plan, found: replay.Result, others: Sequence[report.Run], 
     """Everything that is to be told."""
     tiers = [item for item in plan.objects if isinstance(item, v1alpha1.InferenceTier)]
     facts = [
-        ("Trace", f"{plan.trace.source}; {len(plan.trace.requests):,} requests"),
         ("Prompts", str(prompts.Mix())),
         ("Seed", str(plan.seed)),
         ("Machine", f"{os.cpu_count()} cores, Python {platform.python_version()}"),
@@ -226,6 +225,7 @@ def tell(plan: replay.Plan, found: replay.Result, others: Sequence[report.Run], 
         limits=found.limits,
         health=found.health,
         errors=found.errors,
+        trace=f"{plan.trace.source}: {len(plan.trace.requests):,} requests in {replay.clock(plan.duration_s)}",
         time_scale=plan.options.time_scale,
         stream_interval=plan.options.stream_interval,
         run_in_s=plan.run_in_s,
