@@ -11,7 +11,7 @@ from trimtab_core import units
 from trimtab_core.planning.plan import Decision
 from trimtab_sim import baselines, report
 
-from trimtab_cli.demonstration import outcomes, page, plots
+from trimtab_cli.demonstration import outcomes, page, picture, plots
 from trimtab_cli.demonstration.replay import clock
 
 NAMES = {
@@ -156,8 +156,8 @@ def build_page(story: Story) -> page.Page:
         numbers=NUMBERS,
         columns=columns(story),
         figures=_figures(story),
-        scaling=[_told(one) for one in story.ours.decisions if not _moves_weights(one)],
-        routing=[_told(one) for one in story.ours.decisions if _moves_weights(one)],
+        scaling=[_told(one) for one in story.ours.decisions if not picture.moves_weights(one)],
+        routing=[_told(one) for one in story.ours.decisions if picture.moves_weights(one)],
         facts=[*story.facts, *((f"{_name(run)} settings", run.settings) for run in story.runs if run.settings)],
     )
 
@@ -261,11 +261,6 @@ def _smooth(run: report.Run, width: int = 3) -> list[plots.Point]:
         around = values[max(0, at - width // 2) : at + width // 2 + 1]
         smoothed.append((point.t_s, sum(around) / len(around)))
     return smoothed
-
-
-def _moves_weights(decision: Decision) -> bool:
-    """Whether a decision is about shares: such as ``simple: small 60 % → 70 %``, not ``small/l4 2 → 3``."""
-    return "%" in decision.action
 
 
 def _told(decision: Decision) -> page.Told:

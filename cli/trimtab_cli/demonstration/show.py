@@ -215,7 +215,7 @@ def tell(plan: replay.Plan, found: replay.Result, others: Sequence[report.Run], 
         ("Prompts", str(prompts.Mix())),
         ("Seed", str(plan.seed)),
         ("Machine", f"{os.cpu_count()} cores, Python {platform.python_version()}"),
-        ("Started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())),
+        ("Finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())),
         ("Again", _again(wish)),
     ]
     facts += [("Failed requests", f"{count} × {text}") for text, count in found.errors]

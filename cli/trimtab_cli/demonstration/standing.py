@@ -28,11 +28,12 @@ class Latest:
         self._tell = tell
 
     def saw(self, cycle: reconcile.Outcome) -> None:
-        """Take a cycle; in a pipe its decisions are told one by one."""
+        """Take a cycle; in a pipe its decisions about replicas are told one by one (weights move all the time)."""
         self.cycle = cycle
         if self._tell is not None and not self._tell.is_drawn:
             for one in cycle.decisions:
-                self._tell.say(f"{one.action}: {one.reasons[0] if one.reasons else 'no reason given'}")
+                if not picture.moves_weights(one):
+                    self._tell.say(f"{one.action}: {one.reasons[0] if one.reasons else 'no reason given'}")
 
     def draw(self, runner: session.Session) -> picture.Picture | None:
         """The moment, with the replicas as they are now; None before the first cycle."""
