@@ -9,8 +9,8 @@ import click
 DEFAULT_MINUTES = 3.0
 DEFAULT_RPS = 20.0
 """Mean rate of the synthetic trace: its burst is what two cores can send, relay and simulate without being late."""
-TIME_SCALE = 15.0
-"""A start-up of a minute takes 4 s, a scale-down window of 5 minutes 20 s."""
+TIME_SCALE = 20.0
+"""A start-up of 4 minutes takes 12 s, a scale-down window of 5 minutes 15 s."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

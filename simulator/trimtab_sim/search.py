@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 import multiprocessing
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Self
@@ -78,9 +79,14 @@ class _Pool:
 
     def __init__(self, told: Callable[[str], None], workers: int) -> None:
         self._told = told
-        # Not forked: progress bars have threads.
+        # Not forked: progress bars have threads. Ctrl-C is the parent's to tell of, once.
         context = multiprocessing.get_context("spawn")
-        self._executor = futures.ProcessPoolExecutor(workers, context) if workers > 1 else None
+        quiet = (signal.SIGINT, signal.SIG_IGN)
+        self._executor = (
+            futures.ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=quiet)
+            if workers > 1
+            else None
+        )
 
     def __enter__(self) -> Self:
         return self
