@@ -88,7 +88,7 @@ CYCLE = cycle(START)
 
 
 def measurement(duration_s: float = 100.0, requests: int = 50) -> measure.Measurement:
-    replay = measure.Replay(START, duration_s, capacity.Mix(1000, 200), [0.5] * requests)
+    replay = measure.Replay(START, duration_s, "default/p", capacity.Mix(1000, 200), [0.5] * requests)
     made = measure.Measurement(replay)
     made.saw(CYCLE)
     return made
@@ -195,7 +195,7 @@ def test_the_run_in_is_not_counted() -> None:
 
 
 def test_what_ends_before_the_first_table_is_judged_by_it() -> None:
-    made = measure.Measurement(measure.Replay(START, 100.0, capacity.Mix(1000, 200), [0.5]))
+    made = measure.Measurement(measure.Replay(START, 100.0, "default/p", capacity.Mix(1000, 200), [0.5]))
     made.heard(end(0))
     assert made.attainment is None
     made.saw(CYCLE)

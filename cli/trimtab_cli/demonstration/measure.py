@@ -30,12 +30,14 @@ class Replay:
     Attributes:
         start_at: epoch seconds of the trace's zero.
         duration_s: what is counted: arrivals and money from 0 to this.
+        policy: ``namespace/name`` of the policy that gets the trace.
         mix: mean lengths of the trace, which say how many sequences fit.
         complexity: of each request of the trace, by its index.
     """
 
     start_at: float
     duration_s: float
+    policy: str
     mix: capacity.Mix
     complexity: Sequence[float]
 
@@ -66,7 +68,7 @@ class Measurement:
     def saw(self, cycle: reconcile.Outcome) -> None:
         """Take one cycle of the loop."""
         self._snapshot = cycle.snapshot
-        self._table = next(iter(cycle.memory.tables.values()), self._table)
+        self._table = cycle.memory.tables.get(self._replay.policy, self._table)
         now, ends_at = cycle.snapshot.now, self._replay.start_at + self._replay.duration_s
         if self._replay.start_at <= now <= ends_at:
             self._recorder.decide(replace(one, time=one.time - self._replay.start_at) for one in cycle.decisions)

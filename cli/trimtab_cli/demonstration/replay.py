@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trimtab_core import capacity, units
+from trimtab_core import capacity, observation, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.snapshot import ReplicaPhase
 from trimtab_operator import reconcile
@@ -48,11 +48,9 @@ class Plan:
     note: str
 
     @property
-    def model(self) -> str:
-        """The model name that clients send: the first of the policy's."""
-        return min(
-            (found for found in self.objects if isinstance(found, v1alpha1.RoutingPolicy)), key=store.identity
-        ).spec.models[0]
+    def policy(self) -> v1alpha1.RoutingPolicy:
+        """The policy that gets the trace: the one whose router has the first port."""
+        return standing.policies_of(self.objects)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ async def replay(plan: Plan, view: live.View) -> Result:
         failures.PortBusyError: when somebody else sits on the port.
     """
     path = plan.options.folder / "plan.jsonl"
-    shots = load.shots(plan.trace, model=plan.model, seed=plan.seed, run_in_seconds=plan.run_in_s)
+    shots = load.shots(plan.trace, model=plan.policy.spec.models[0], seed=plan.seed, run_in_seconds=plan.run_in_s)
     await asyncio.to_thread(load.write_plan, path, shots)
     stage = _Stage(plan, view)
     async with session.Session(plan.objects, plan.options, clock=time.time, say=view.say, decided=stage.saw) as running:
@@ -177,6 +175,7 @@ def _replay(plan: Plan) -> measure.Replay:
     return measure.Replay(
         start_at=math.inf,
         duration_s=plan.duration_s,
+        policy=observation.key(plan.policy.metadata),
         mix=capacity.Mix(
             sum(request.input_tokens for request in requests) / len(requests),
             sum(request.output_tokens for request in requests) / len(requests),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from trimtab_core import units
+from trimtab_core import observation, units
 from trimtab_core.api import v1alpha1
 from trimtab_operator.local import adapt, session, store
 from trimtab_sim import prompts, report, search, traces, workload, world
@@ -200,6 +200,7 @@ def _baselines(plan: replay.Plan, console: Console) -> Sequence[report.Run]:
         tuple(found for found in adapted if isinstance(found, v1alpha1.CachePolicy)),
         plan.trace,
         world.Settings(seed=plan.seed, shorten=plan.options.time_scale),
+        observation.key(plan.policy.metadata),
     )
     if not console.is_terminal:
         console.print("simulating the baselines")

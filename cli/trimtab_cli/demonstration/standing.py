@@ -60,10 +60,7 @@ async def run(
 
 def welcome(objects: Sequence[store.Object], port: int) -> str:
     """Where clients call, with an example."""
-    policies = sorted(
-        (found for found in objects if isinstance(found, v1alpha1.RoutingPolicy)),
-        key=store.identity,
-    )
+    policies = policies_of(objects)
     lines = [
         f"{policy.metadata.name}: http://127.0.0.1:{port + place}/v1 answers to model {policy.spec.models[0]}"
         for place, policy in enumerate(policies)
@@ -75,6 +72,11 @@ def welcome(objects: Sequence[store.Object], port: int) -> str:
             f"try: curl http://127.0.0.1:{port}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
         ]
     )
+
+
+def policies_of(objects: Sequence[store.Object]) -> list[v1alpha1.RoutingPolicy]:
+    """The policies in the order in which their routers get ports."""
+    return sorted((found for found in objects if isinstance(found, v1alpha1.RoutingPolicy)), key=store.identity)
 
 
 async def _show(running_: session.Session, latest: Latest, options: session.Options, view: live.View) -> None:
