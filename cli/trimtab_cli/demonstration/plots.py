@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 520, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 10, 28
 _TICKS = 4
 _TIME_TICKS = 7
+_LABEL_HEIGHT = 14
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 _SECONDS_TICKS = (10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 
@@ -149,7 +150,8 @@ class _Frame:
     def limit(self, value: float, label: str) -> str:
         """A line across at a promised value."""
         y = self.y(value)
-        text = _text(WIDTH - _RIGHT - 4, y - 5, label, "end", css="limit-label")
+        beside = y - 5 if y > _TOP + _LABEL_HEIGHT else y + _LABEL_HEIGHT
+        text = _text(WIDTH - _RIGHT - 4, beside, label, "end", css="limit-label")
         return f'<path class="limit" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>{text}'
 
     def _corners(self, points: Sequence[Point], *, step: bool) -> list[Point]:
