@@ -8,7 +8,7 @@ import random
 import re
 
 import msgspec
-from trimtab_core.routing import classifier, features
+from trimtab_core.routing import classes, classifier, features
 
 from trimtab_router import compiled, errors, openai, routes
 from trimtab_router.request import Request
@@ -57,16 +57,15 @@ def admit(table: compiled.Table, request: Request, route: routes.Route, rng: ran
     tenant = _tenant(table, headers)
     envelope, rewrites = _read_body(table, request, route)
     sensitive = _is_sensitive(table, request)
-    judge = _Judge(table, request)
-    class_ = _classify(table, headers, judge, tenant=tenant, model=envelope.model, sensitive=sensitive)
+    traits = _Traits(table, request, tenant=tenant, model=envelope.model, sensitive=sensitive)
+    class_ = _classify(table, traits)
     class_.arrivals.add(1)
-    first = None
-    if class_.intervals is not None:
-        first = class_.intervals.tiers[0]
-        if class_.needs_score:
-            score = judge.score()
-            class_.complexity.observe(score)
-            first = class_.intervals.owner(class_.ranks.rank(score, rng))
+    first, intervals = None, class_.reach.intervals
+    if intervals is not None:
+        first = intervals.tiers[0]
+        if class_.reach.needs_score:
+            class_.complexity.observe(traits.complexity)
+            first = intervals.owner(class_.ranks.rank(traits.complexity, rng))
     return Admission(
         class_=class_,
         first=first,
@@ -76,25 +75,25 @@ def admit(table: compiled.Table, request: Request, route: routes.Route, rng: ran
         workflow=_name(headers, b"x-trimtab-workflow"),
         feature=_name(headers, b"x-trimtab-feature"),
         sensitive=sensitive,
-        score=judge.known,
+        score=traits.known,
     )
 
 
-class _Judge:
-    """The complexity score of one request, worked out at most once and only if something asks for it."""
+class _Traits:
+    """What classes look at in one request; its complexity is worked out once, and only if something asks for it."""
 
-    __slots__ = ("_request", "_table", "known")
+    __slots__ = ("_body", "_table", "headers", "known", "model", "sensitive", "tenant")
 
-    def __init__(self, table: compiled.Table, request: Request) -> None:
-        self._table = table
-        self._request = request
+    def __init__(self, table: compiled.Table, request: Request, *, tenant: str, model: str, sensitive: bool) -> None:
+        self._table, self._body = table, request.body
+        self.headers, self.tenant, self.model, self.sensitive = request.headers, tenant, model, sensitive
         self.known: float | None = None
 
-    def score(self) -> float:
+    @property
+    def complexity(self) -> float:
         if self.known is None:
-            body = self._request.body
-            text, turns = openai.last_text(body)
-            values = features.extract(text, turns=turns, context_chars=len(body))
+            text, turns = openai.last_text(self._body)
+            values = features.extract(text, turns=turns, context_chars=len(self._body))
             self.known = classifier.score(self._table.scorer, values)
         return self.known
 
@@ -180,54 +179,24 @@ def _is_sensitive(table: compiled.Table, request: Request) -> bool:
     return bool(features.sensitive_mark(body))
 
 
-def _classify(
-    table: compiled.Table,
-    headers: dict[bytes, bytes],
-    judge: _Judge,
-    *,
-    tenant: str,
-    model: str,
-    sensitive: bool,
-) -> compiled.Class:
-    wanted = headers.get(b"x-trimtab-class")
-    chosen = _chosen(table, wanted, tenant) if wanted is not None else None
-    if chosen is not None and not sensitive:
+def _classify(table: compiled.Table, traits: _Traits) -> compiled.Class:
+    wanted = traits.headers.get(b"x-trimtab-class")
+    chosen = _chosen(table, wanted, traits.tenant) if wanted is not None else None
+    if chosen is not None and not traits.sensitive:
         return chosen
-    for class_ in table.classes:
-        if _matches(class_, headers, judge, tenant=tenant, model=model, sensitive=sensitive):
-            # A sensitive request stays in its class, whatever class was asked for.
-            return class_ if chosen is None or class_.spec.match.sensitive else chosen
-    if chosen is not None:
+    found = classes.first(table.rules, traits)
+    if chosen is not None and (found is None or not found.spec.match.sensitive):
         return chosen
-    raise errors.Unavailable("no class of the policy takes this request")
+    if found is None:
+        raise errors.Unavailable("no class of the policy takes this request")
+    # A sensitive request stays in its class, whatever class was asked for.
+    return found
 
 
 def _chosen(table: compiled.Table, wanted: bytes, tenant: str) -> compiled.Class:
     """The class that a header asks for; one that is kept for certain tenants is no choice for others."""
     class_ = table.by_name.get(wanted.decode("latin-1"))
     if class_ is None or (class_.spec.match.tenants and tenant not in class_.spec.match.tenants):
-        known = ", ".join(each.spec.name for each in table.classes if not each.spec.match.tenants)
+        known = ", ".join(each.spec.name for each in table.by_name.values() if not each.spec.match.tenants)
         raise errors.BadHeader(f"X-Trimtab-Class names no class that you may use: {known}", param="x-trimtab-class")
     return class_
-
-
-def _matches(
-    class_: compiled.Class, headers: dict[bytes, bytes], judge: _Judge, *, tenant: str, model: str, sensitive: bool
-) -> bool:
-    match = class_.spec.match
-    if match.sensitive is not None and match.sensitive != sensitive:
-        return False
-    if match.priority is not None and headers.get(b"x-trimtab-priority", b"").decode("latin-1") != match.priority:
-        return False
-    if match.models and model not in match.models:
-        return False
-    if match.tenants and tenant not in match.tenants:
-        return False
-    for name, value in match.headers.items():
-        if headers.get(name.lower().encode(), b"").decode("latin-1") != value:
-            return False
-    if match.complexity_min > 0 or match.complexity_max < 1:
-        score = judge.score()
-        upper = score < match.complexity_max or match.complexity_max >= 1
-        return match.complexity_min <= score and upper
-    return True

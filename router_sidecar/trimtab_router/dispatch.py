@@ -35,19 +35,12 @@ def choose(
         now: monotonic seconds.
         rng: breaks ties.
     """
-    allowed = class_.orders[first]
-    wider = class_.wider[first]
-    for tier in allowed + wider if wider and not closed else allowed:
+    for tier in class_.reach.order(first, closed=closed):
         endpoint = picker.pick(filters.eligible(tier.endpoints, now=now, tried=tried), rng)
         if endpoint is not None:
             return tier, endpoint
-    for tier in allowed:
+    for tier in class_.reach.own[first]:
         endpoint = picker.pick(filters.last_resort(tier.endpoints, tried=tried), rng)
         if endpoint is not None:
             return tier, endpoint
     return None
-
-
-def hold_seconds(class_: compiled.Class, first: str) -> float:
-    """How long a request may wait for a tier to wake: the longest hold of the tiers that may serve it."""
-    return max((tier.spec.hold_seconds for tier in class_.orders[first]), default=0.0)

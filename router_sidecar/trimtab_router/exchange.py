@@ -169,12 +169,12 @@ class Exchange:
     def wake(self, in_force: compiled.Table) -> None:
         """A new table may have an endpoint for a held request."""
         class_ = in_force.by_name.get(self._admitted.class_.spec.name)
-        if self._stage is not Stage.HELD or class_ is None or class_.intervals is None:
+        if self._stage is not Stage.HELD or class_ is None or class_.reach.intervals is None:
             return
         self._table = in_force
         self._admitted.class_ = class_
-        if self._admitted.first not in class_.orders:
-            self._admitted.first = class_.intervals.tiers[0]
+        if self._admitted.first not in class_.reach.own:
+            self._admitted.first = class_.reach.intervals.tiers[0]
         self._next()
 
     @property
@@ -260,7 +260,7 @@ class Exchange:
         """Ask the next endpoint, or wait for one, or give up; returns whether one is asked."""
         router, admitted = self._router, self._admitted
         now = router.clock()
-        choice, hold = None, 0.0
+        choice, hold = None, admitted.class_.reach.hold_seconds
         if admitted.first is not None:
             choice = dispatch.choose(
                 admitted.class_,
@@ -275,8 +275,6 @@ class Exchange:
             return True
         if self._stage is Stage.HELD:
             return False
-        if admitted.first is not None:
-            hold = dispatch.hold_seconds(admitted.class_, admitted.first)
         if otherwise is None and hold > 0:
             self._stage = Stage.HELD
             self._hold_until = now + hold

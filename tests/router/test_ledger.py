@@ -182,6 +182,29 @@ def test_latencies_of_a_stream_are_measured_where_they_happen() -> None:
     scene.play(scenario)
 
 
+def test_a_request_is_judged_by_what_its_class_and_its_tier_promise_together() -> None:
+    steps: list[Step] = [0.1, STREAM_HEAD, frame(ROLE + chunk({"content": "a"})), 0.1]
+    steps += [
+        frame(chunk({"content": "b"}) + chunk({}, "stop") + chunk(usage={**USAGE, "completion_tokens": 2}) + DONE)
+    ]
+
+    async def scenario() -> None:
+        async with scene.engine(lambda _: [*steps, LAST]) as engine:
+            # First token after 0.1 s: the class's 60 s hold, the tier's 0.05 s don't. 0.1 s between two tokens: only
+            # the tier promises, 60 s. The end after 0.2 s: the class's 0.15 s don't hold, the tier's 60 s would.
+            tier = scene.tier(
+                "small", engine.port, slo=table.Slo(ttft_seconds=0.05, itl_seconds=60.0, e2e_seconds=60.0)
+            )
+            own = scene.class_(slo=table.Slo(ttft_seconds=60.0, e2e_seconds=0.15))
+            async with scene.router(scene.make_table(tier, classes=(own,))) as router:
+                await router.ask(wire.chat(stream=True))
+                for promise, met in (("ttft", 0), ("itl", 1), ("e2e", 0)):
+                    assert await router.metric("slo_measured_total", slo=promise) == 1
+                    assert await router.metric("slo_met_total", slo=promise) == met
+
+    scene.play(scenario)
+
+
 def test_an_ended_request_leaves_nothing_for_the_garbage_collector() -> None:
     kinds: list[str] = []
 
