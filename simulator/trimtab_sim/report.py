@@ -32,23 +32,15 @@ class Promise:
     itl_s: float | None = None
     e2e_s: float | None = None
 
+    @classmethod
+    def of(cls, slo: tables.Slo) -> Promise:
+        """The limits of an SLO."""
+        return cls(slo.ttft_seconds, slo.itl_seconds, slo.e2e_seconds)
+
     def met(self, ttft_s: float | None, itl_s: float | None, e2e_s: float | None) -> bool:
         """Whether all limits hold. What could not be measured (no second token) can't be missed."""
         pairs = ((self.ttft_s, ttft_s), (self.itl_s, itl_s), (self.e2e_s, e2e_s))
         return all(limit is None or value is None or value <= limit for limit, value in pairs)
-
-
-def strictest(*slos: tables.Slo) -> Promise:
-    """All of these promises at once, part by part: what a class and the tier that serves it promise together."""
-
-    def least(limits: Iterable[float | None]) -> float | None:
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    return Promise(
-        least(slo.ttft_seconds for slo in slos),
-        least(slo.itl_seconds for slo in slos),
-        least(slo.e2e_seconds for slo in slos),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trimtab_core import economics, quality, telemetry
+from trimtab_core.routing import promises
 from trimtab_core.routing import table as tables
 
 from trimtab_sim import dispatch, engine, meters, replicas, report
@@ -87,7 +88,7 @@ class Service:
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
         self._use_cache = True
-        self._promises: dict[tuple[str, str], tuple[report.Promise, report.Promise]] = {}
+        self._promises: dict[tuple[str, str], report.Promise] = {}
         self._priors: dict[str, tuple[float, float]] = {}
         self._held: list[_Flight] = []
         self._flights: dict[_Flight, None] = {}  # in order of arrival
@@ -184,7 +185,7 @@ class Service:
     def _hold(self, flight: _Flight) -> None:
         """Wait for a tier to wake, as long as the tiers allow; then fail."""
         if flight.deadline is None:
-            limit = self._dispatcher.hold_seconds(flight.choice.request_class)
+            limit = flight.choice.reach.hold_seconds
             if limit <= 0:
                 self._fail(flight)
                 return
@@ -229,7 +230,7 @@ class Service:
         else:
             served, earned = None, stored_quality
             self._meters.count(telemetry.REQUESTS, (self._policy, choice.request_class.name, report.CACHE, CACHED))
-        met = self._promised(choice.request_class, served)[0].met(*latencies)
+        met = self._promised(choice.request_class, served).met(*latencies)
         self._recorder.add(report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best))
 
     def _fail(self, flight: _Flight) -> None:
@@ -240,7 +241,7 @@ class Service:
         choice = flight.choice
         labels = (self._policy, choice.request_class.name, choice.tier.name if choice.tier is not None else NO_TIER)
         self._meters.count(telemetry.REQUESTS, (*labels, FAILED))
-        counted = self._promised(choice.request_class, choice.tier)[1]
+        counted = self._promised(choice.request_class, choice.tier)
         for name, limit in (("ttft", counted.ttft_s), ("e2e", counted.e2e_s)):
             if limit is not None:
                 self._meters.count(telemetry.SLO_MEASURED, (*labels, name))
@@ -265,7 +266,7 @@ class Service:
         count(telemetry.OUTPUT_TOKENS, labels, request.output_tokens)
         count(telemetry.COST_USD, (*labels, ""), _usd(choice.tier.rates, request))
         count(telemetry.BASELINE_USD, labels[:2], _usd(self._rules.baseline, request))
-        counted = self._promised(choice.request_class, choice.tier)[1]
+        counted = self._promised(choice.request_class, choice.tier)
         limits = (("ttft", counted.ttft_s), ("itl", counted.itl_s), ("e2e", counted.e2e_s))
         for (name, limit), value in zip(limits, latencies, strict=True):
             if limit is not None and value is not None:
@@ -285,7 +286,7 @@ class Service:
         """Estimated quality of the tier's answer to a prompt of that rank, and of the best allowed tier's."""
         name = choice.request_class.name
         if name not in self._priors:
-            found = self._dispatcher.qualities(choice.request_class)
+            found = [tier.spec.quality for tier in choice.reach.allowed]
             self._priors[name] = (max(found, default=1.0), quality.discrimination(found))
         best, m = self._priors[name]
         match = choice.request_class.match
@@ -293,18 +294,11 @@ class Service:
         own = quality.expected(choice.tier.quality, at, at, m) if choice.tier is not None else 0.0
         return own, quality.expected(best, at, at, m)
 
-    def _promised(self, request_class: tables.Class, tier: tables.Tier | None) -> tuple[report.Promise, report.Promise]:
-        """What must hold for the report, and what the router counts; a cached answer has no tier.
-
-        The report asks for the class's and the tier's promise at once. The router counts the class's, and the tier's
-        where the class has none.
-        """
+    def _promised(self, request_class: tables.Class, tier: tables.Tier | None) -> report.Promise:
+        """What must hold; a cached answer has no tier."""
         key = (request_class.name, tier.name if tier is not None else "")
         if key not in self._promises:
-            serving = tier.slo if tier is not None else tables.Slo()
-            own = report.strictest(request_class.slo)
-            counted = report.strictest(serving) if own == report.Promise() else own
-            self._promises[key] = (report.strictest(request_class.slo, serving), counted)
+            self._promises[key] = report.Promise.of(promises.promised(request_class, tier))
         return self._promises[key]
 
 

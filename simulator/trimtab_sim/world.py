@@ -124,7 +124,7 @@ def class_shares(scenario: Scenario) -> dict[str, float]:
     rules = publish.table(snapshot, nothing, scenario.policy_key, epoch=1, revision=1)
     router = dispatch.Dispatcher(scenario.settings.seed)
     router.install(rules)
-    classes = [dispatch.classify(rules, router.judge(request)) for request in scenario.trace.requests]
+    classes = [router.classify(router.judge(request)) for request in scenario.trace.requests]
     found = Counter(each.name for each in classes if each is not None)
     return {name: count / len(classes) for name, count in sorted(found.items())}
 

@@ -75,13 +75,8 @@ def test_sensitive_prompts_are_found_by_the_shipped_marks() -> None:
 @pytest.mark.parametrize(
     ("match", "judged", "expected"),
     [
-        (table.Match(), dispatch.Judgement(0.5, sensitive=False), True),
-        (table.Match(sensitive=True), dispatch.Judgement(0.5, sensitive=False), False),
-        (table.Match(sensitive=False), dispatch.Judgement(0.5, sensitive=True), False),
-        (table.Match(complexity_min=0.5), dispatch.Judgement(0.5, sensitive=False), True),
+        (table.Match(sensitive=True), dispatch.Judgement(0.5, sensitive=True), True),
         (table.Match(complexity_min=0.5), dispatch.Judgement(0.49, sensitive=False), False),
-        (table.Match(complexity_max=0.5), dispatch.Judgement(0.5, sensitive=False), False),
-        (table.Match(complexity_min=0.5, complexity_max=1.0), dispatch.Judgement(1.0, sensitive=False), True),
         (table.Match(priority="batch"), dispatch.Judgement(0.5, sensitive=False), False),
         (table.Match(tenants=["a"]), dispatch.Judgement(0.5, sensitive=False), False),
         (table.Match(headers={"x-kind": "a"}), dispatch.Judgement(0.5, sensitive=False), False),
@@ -89,12 +84,12 @@ def test_sensitive_prompts_are_found_by_the_shipped_marks() -> None:
         (table.Match(models=["other"]), dispatch.Judgement(0.5, sensitive=False), False),
     ],
 )
-def test_a_class_takes_what_matches_in_every_part(
+def test_a_request_of_a_trace_has_a_complexity_and_the_policys_model_but_no_headers(
     match: table.Match, judged: dispatch.Judgement, *, expected: bool
 ) -> None:
-    only = rules(tier("small", 0.6), classes=[table.Class("one", match, ["small"], {"small": 1.0})])
+    made = router(rules(tier("small", 0.6), classes=[table.Class("one", match, ["small"], {"small": 1.0})]))
 
-    assert (dispatch.classify(only, judged) is not None) is expected
+    assert (made.classify(judged) is not None) is expected
 
 
 def test_requests_spread_over_endpoints_by_what_is_free() -> None:
