@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from trimtab_core import capacity, economics, quality, signals, units
 from trimtab_core.planning.plan import VariantKey
+from trimtab_core.routing import promises
 from trimtab_core.routing import table as tables
 from trimtab_core.snapshot import Snapshot, TierState, VariantState
 from trimtab_operator import reconcile
@@ -99,11 +100,10 @@ class Measurement:
 
     def limits(self) -> report.Promise:
         """The latency limits to draw: the strictest of the classes, and where those have none, of the tiers."""
-        classes = [found.slo for found in self._table.classes] if self._table else []
-        tiers = [found.slo for found in self._table.tiers] if self._table else []
-        of_classes, of_tiers = _strictest(classes), _strictest(tiers)
+        listed = (self._table.classes, self._table.tiers) if self._table else ((), ())
+        classes, tiers = (report.Promise.of(promises.strictest(*(one.slo for one in part))) for part in listed)
         return report.Promise(
-            of_classes.ttft_s or of_tiers.ttft_s, of_classes.itl_s or of_tiers.itl_s, of_classes.e2e_s or of_tiers.e2e_s
+            classes.ttft_s or tiers.ttft_s, classes.itl_s or tiers.itl_s, classes.e2e_s or tiers.e2e_s
         )
 
     def run(self, lives: Sequence[Life], *, settings: str, notes: tuple[str, ...]) -> report.Run:
@@ -118,9 +118,8 @@ class Measurement:
         tier = next((one for one in table.tiers if one.name == outcome.tier), None)
         cached = outcome.cache == CACHE_HIT
         answered = report.CACHE if cached else outcome.tier
-        met = not outcome.error and _promise(found, None if cached else tier).met(
-            outcome.ttft, None if cached else outcome.itl, outcome.e2e
-        )
+        promise = report.Promise.of(promises.promised(found, None if cached else tier))
+        met = not outcome.error and promise.met(outcome.ttft, None if cached else outcome.itl, outcome.e2e)
         self.done += 1
         self.met += met
         if outcome.error:
@@ -212,20 +211,6 @@ def fitting_sequences(tier: TierState, variant: VariantState, mix: capacity.Mix)
     if variant.profile is None:
         return 1.0
     return max(capacity.admissible_load(variant.profile, mix, capacity.limits(tier.spec.slo)).running, 1e-9)
-
-
-def _promise(found: tables.Class | None, tier: tables.Tier | None) -> report.Promise:
-    """The stricter of the class's and the serving tier's promise, part by part; a cached answer has no tier."""
-    return _strictest([one.slo for one in (found, tier) if one is not None])
-
-
-def _strictest(slos: Sequence[tables.Slo]) -> report.Promise:
-    """The lowest limit of each kind; None where nothing is promised."""
-    return report.Promise(
-        min((slo.ttft_seconds for slo in slos if slo.ttft_seconds is not None), default=None),
-        min((slo.itl_seconds for slo in slos if slo.itl_seconds is not None), default=None),
-        min((slo.e2e_seconds for slo in slos if slo.e2e_seconds is not None), default=None),
-    )
 
 
 def _quality(
