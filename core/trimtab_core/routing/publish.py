@@ -80,7 +80,7 @@ def table(
     """
     policy = snapshot.policies[policy_key]
     secrets = secrets or Secrets()
-    load = _Load(snapshot, _mix(policy), capacity.limits(policy.spec.slo))
+    load = _Load(snapshot, _mix(policy), policy.spec.slo)
     before = {tier.name: tier for tier in previous.tiers} if previous else {}
     tiers = [
         _steady(_tier(load, snapshot.tiers[key], secrets), before.get(_name(key)))
@@ -117,7 +117,7 @@ class _Load:
 
     snapshot: Snapshot
     mix: capacity.Mix
-    promised: capacity.Limits
+    promised: v1alpha1.LatencySlo | None
 
     def of(self, tier: snapshots.TierState, variant: snapshots.VariantState) -> capacity.Capacity:
         """What one replica carries of this traffic within the tier's and the policy's promise."""
@@ -125,13 +125,7 @@ class _Load:
 
     def limits(self, tier: snapshots.TierState) -> capacity.Limits:
         """The stricter of the tier's and the policy's promise, part by part."""
-        own = capacity.limits(tier.spec.slo)
-        return capacity.Limits(
-            _stricter(own.ttft_seconds, self.promised.ttft_seconds),
-            _stricter(own.itl_seconds, self.promised.itl_seconds),
-            _stricter(own.e2e_seconds, self.promised.e2e_seconds),
-            max(own.quantile, self.promised.quantile),
-        )
+        return capacity.limits(tier.spec.slo, self.promised)
 
     def rates(self, tier: snapshots.TierState, variant: snapshots.VariantState) -> economics.TokenRates:
         """USD per token on one variant; an unknown price counts as the dearest that it could be."""
@@ -179,10 +173,6 @@ def _is_noise(new: tables.Rates, old: tables.Rates) -> bool:
     """Whether no part of the price moved by more than noise; a price that appears or goes is no noise."""
     pairs = zip(msgspec.structs.astuple(new), msgspec.structs.astuple(old), strict=True)
     return all(abs(one - other) <= NOISE * max(one, other) for one, other in pairs)
-
-
-def _stricter(one: float | None, other: float | None) -> float | None:
-    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _tier(load: _Load, state: snapshots.TierState, secrets: Secrets) -> tables.Tier:
