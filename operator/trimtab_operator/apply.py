@@ -82,6 +82,8 @@ class Applier:
                 if isinstance(result, errors.AccessDeniedError | errors.RefusedError | errors.ConflictError):
                     kind, namespace, name = identity(each)
                     refused[f"{kind} {namespace}/{name}"] = str(result)
+                elif isinstance(result, errors.NamespaceEndsError):
+                    log.info("left out: %s", result)
                 elif isinstance(result, BaseException):
                     raise result
         wanted = {identity(each) for each in objects}

@@ -9,6 +9,7 @@
     │   ├── KindMissingError         our CRDs are not installed
     │   ├── ConflictError            409: somebody wrote in between
     │   ├── NotFoundError            404: the object is gone
+    │   │   └── NamespaceEndsError   403 of a namespace under deletion: nothing new fits in it
     │   └── RefusedError             the API server rejected one object: 400, 413, 422
     ├── ObjectsRefusedError          some objects of a cycle were not applied; the others were
     ├── DeposedError                 a higher epoch was seen: stop acting at once
@@ -46,6 +47,10 @@ class ConflictError(ClusterError):
 
 class NotFoundError(ClusterError):
     """The object does not exist."""
+
+
+class NamespaceEndsError(NotFoundError):
+    """The namespace is being deleted: it takes nothing new, and what is in it goes by itself."""
 
 
 class RefusedError(ClusterError):

@@ -215,11 +215,15 @@ _BY_STATUS: dict[int, type[errors.ClusterError]] = {
 
 def _failure(status: int, data: bytes, what: str) -> errors.ClusterError:
     """An HTTP error as one of ours; what is not known (429, 5xx) counts as out of reach for now."""
-    try:
-        message = str(json.loads(data).get("message") or "")
-    except (ValueError, AttributeError):
-        message = data[:_MESSAGE_LENGTH].decode(errors="replace")
     kind = _BY_STATUS.get(status, errors.ClusterUnreachableError)
+    try:
+        told = json.loads(data)
+        message = str(told.get("message") or "")
+        causes = {cause.get("reason") for cause in (told.get("details") or {}).get("causes") or ()}
+    except (ValueError, AttributeError, TypeError):
+        message, causes = data[:_MESSAGE_LENGTH].decode(errors="replace"), set()
+    if "NamespaceTerminating" in causes:
+        kind = errors.NamespaceEndsError
     return kind(f"{what}: {status} {_line(message)}")
 
 

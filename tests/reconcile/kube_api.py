@@ -31,6 +31,7 @@ class FakeApi:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str, Object | None]] = []
         self.failures: dict[str, tuple[int, str]] = {}
+        self.ending = False  # the namespaces are being deleted: nothing new fits in them
         self.absent: set[str] = {"scaledobjects", "podmonitors"}
         self.page = 500
         self._version = 0
@@ -67,6 +68,9 @@ class FakeApi:
                     return status, {"kind": "Status", "message": message}
             if method == "GET":
                 return self._get(url.path, query, headers)
+            if self.ending and method in ("POST", "PATCH") and url.path not in self.objects:
+                cause = {"reason": "NamespaceTerminating", "message": "namespace ns is being terminated"}
+                return 403, {"message": f"{url.path} is forbidden", "details": {"causes": [cause]}}
             if method == "PATCH":
                 return self._patch(url.path, query, headers, body or {})
             if method == "POST":

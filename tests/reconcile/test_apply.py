@@ -186,6 +186,13 @@ def test_one_refusal_names_its_object_and_stops_nothing_else(bench: Bench) -> No
     assert bench.live("Deployment", "small--l4")
 
 
+def test_a_namespace_under_deletion_gets_nothing_new_and_that_is_no_error(bench: Bench) -> None:
+    bench.apply(deployment())
+    bench.api.ending = True
+    bench.apply(deployment(), made("Service", "small-engines", spec={}))
+    assert not [path for path in bench.api.objects if "services" in path]
+
+
 def test_a_server_in_trouble_ends_the_cycle(bench: Bench) -> None:
     bench.api.failures["configmaps"] = (503, "etcd")
     with pytest.raises(errors.ClusterUnreachableError):

@@ -77,6 +77,12 @@ def test_http_errors_become_ours_with_the_servers_own_words(
         asyncio.run(connection.get(POD))
 
 
+def test_a_namespace_that_ends_is_no_lack_of_rights(api: kube_api.FakeApi, connection: kube.Kube) -> None:
+    api.ending = True
+    with pytest.raises(errors.NamespaceEndsError, match="403"):
+        asyncio.run(connection.apply(POD, {"metadata": {}}))
+
+
 def test_nobody_there_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
