@@ -34,9 +34,10 @@ def command(*, paths: tuple[Path, ...], port: int, time_scale: float, interval: 
     from trimtab_cli import running
     from trimtab_cli.demonstration import live, standing
 
+    files = standing.Files(paths)
     objects = running.objects_of(paths, debug=debug)
     console = Console(highlight=False)
     with running.folder(keep=debug) as folder, live.View(console, time.monotonic) as view, running.told(debug=debug):
         options = session.Options(folder, port, time_scale, interval)
-        code = running.until_stopped(standing.run(objects, paths, options, view), view.say)
+        code = running.until_stopped(standing.run(objects, files, options, view), view.say)
     raise SystemExit(code)

@@ -44,16 +44,27 @@ class Latest:
         return self.picture
 
 
-async def run(
-    objects: Sequence[store.Object], paths: tuple[Path, ...], options: session.Options, view: live.View
-) -> int:
+class Files:
+    """The manifests on disk. Made before they are read, so that no change in between is missed."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self.paths = paths
+        self._known = _stamps(paths)
+
+    def changed(self) -> bool:
+        """Whether any file is another one than at the last look."""
+        before, self._known = self._known, _stamps(self.paths)
+        return before != self._known
+
+
+async def run(objects: Sequence[store.Object], files: Files, options: session.Options, view: live.View) -> int:
     """Run until cancelled."""
     latest = Latest(view)
     async with session.Session(objects, options, clock=time.time, say=view.say, decided=latest.saw) as running_:
         view.say(welcome(objects, options.port))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(running_.run())
-            tasks.create_task(_follow(paths, running_, view))
+            tasks.create_task(_follow(files, running_, view))
             tasks.create_task(_show(running_, latest, options, view))
     return 0
 
@@ -88,17 +99,14 @@ async def _show(running_: session.Session, latest: Latest, options: session.Opti
         await asyncio.sleep(SHOW_SECONDS)
 
 
-async def _follow(paths: tuple[Path, ...], running_: session.Session, view: live.View) -> None:
+async def _follow(files: Files, running_: session.Session, view: live.View) -> None:
     """Take over manifests that changed, if all of them are right; else keep the last good ones and say why."""
-    known = await asyncio.to_thread(_stamps, paths)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        stamps = await asyncio.to_thread(_stamps, paths)
-        if stamps == known:
+        if not await asyncio.to_thread(files.changed):
             continue
-        known = stamps
         try:
-            objects = await asyncio.to_thread(running.objects_of, paths, debug=False)
+            objects = await asyncio.to_thread(running.objects_of, files.paths, debug=False)
         except failure.Usage as error:
             view.say(f"kept the last good manifests: {error.message}")
         else:
