@@ -6,7 +6,7 @@ SHELL := /bin/bash
 SOURCES := core operator router_sidecar simulator cli
 CHECKED := $(SOURCES) tests scripts benchmarks
 
-.PHONY: help demo test check gen bench bench-router bench-reconcile control-plane lock format clean
+.PHONY: help demo test check gen bench bench-router bench-reconcile bench-fidelity control-plane lock format clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -28,7 +28,8 @@ gen: ## Write all generated files.
 	@scripts/venv.sh dev
 	@scripts/gen.sh
 
-bench: bench-router bench-reconcile ## Run all benchmarks.
+bench: bench-router bench-reconcile bench-fidelity ## Run all benchmarks and write docs/benchmarks.md.
+	@$(PY) benchmarks/report.py
 
 bench-router: ## CPU of the router beside a blind TCP forwarder.
 	@scripts/venv.sh dev
@@ -37,6 +38,10 @@ bench-router: ## CPU of the router beside a blind TCP forwarder.
 bench-reconcile: ## CPU of reconciling 100 tiers with nothing to change.
 	@scripts/venv.sh dev
 	@$(PY) benchmarks/bench_reconcile.py
+
+bench-fidelity: ## The simulated replica beside a measured rate sweep (data from TRIMTAB_DATA or ../shared/data).
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_fidelity.py
 
 control-plane: ## Build the Kubernetes control plane for the cluster tests (needs Go).
 	@scripts/control_plane/build.sh
