@@ -13,7 +13,8 @@ help: ## Show the targets.
 
 demo: ## Watch the whole loop on this machine: no cluster, no GPU, no Prometheus (about 4 minutes).
 	@scripts/venv.sh local
-	@$(PY) -m trimtab_cli demo $(DEMO_ARGS)
+	@mkdir -p build
+	@$(PY) -m trimtab_cli demo --json build/demo.json --html build/demo.html $(DEMO_ARGS)
 
 test: ## Run all tests; builds the control plane for the cluster tests when Go and root are there.
 	@scripts/venv.sh dev

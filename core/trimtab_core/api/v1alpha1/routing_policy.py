@@ -178,7 +178,9 @@ class RoutingPolicySpec(fields.ApiModel):
         json_schema_extra=fields.keyed_by("name"),
     )
     objective: Objective = Field(Objective(), description="What must be kept while it saves.")
-    slo: fields.LatencySlo | None = Field(None, description="Promise to clients; of this and the tier's own, the stricter part holds.")
+    slo: fields.LatencySlo | None = Field(
+        None, description="Promise to clients; of this and the tier's own, the stricter part holds."
+    )
     budget: Budget | None = Field(None, description="A ceiling on money.")
     tenants: Tenants = Field(Tenants(), description="Who may call, and how a caller is known.")
     resilience: Resilience = Field(Resilience(), description="Time limits and retries of the router.")
