@@ -18,8 +18,8 @@ QUALITY_NOISE = 0.001
 """Quality that is this close to what is asked is not worth moving requests for."""
 USED = 0.01
 """A smaller share is there for probing, not for use."""
-LOOK_BACK_SECONDS = 300.0
-"""A rise or fall of arrivals is told against this long ago."""
+LOOK_BACK_INTERVALS = 20
+"""Arrivals are compared with those so many control intervals ago: five minutes at the usual 15 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,9 @@ def _trend(snapshot: Snapshot, chosen: Chosen, tier: TierKey) -> str:
         return ""
     leading = by_work[0]
     traffic = snapshot.policies[leading.policy].traffic.get(leading.name)
-    past = [v for at, v in traffic.history if at >= snapshot.now - LOOK_BACK_SECONDS] if traffic is not None else []
+    interval = units.duration_seconds(snapshot.policies[leading.policy].spec.retune.interval)
+    since = snapshot.now - LOOK_BACK_INTERVALS * interval
+    past = [v for at, v in traffic.history if at >= since] if traffic is not None else []
     now = leading.load.now
     if not past or abs(past[0] - now) <= 0.05 * max(past[0], now):
         return f"arrivals of {leading.name} are {now:.3g} req/s; "
