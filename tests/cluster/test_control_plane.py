@@ -288,13 +288,17 @@ def test_a_native_sidecar_starts_before_the_main_container_and_ends_after_it(
     mounts = [{"name": "shared", "mountPath": "/var/run/shared"}]
 
     def recorder(name: str, **fields: object) -> Object:
-        script = f"echo {name} up >> {log}; trap 'sleep 0.3; echo {name} down >> {log}; cat {log}; exit 0' TERM; while :; do sleep 0.1; done"
+        trap = f"trap 'sleep 0.3; echo {name} down >> {log}; cat {log}; exit 0' TERM"
+        script = f"{trap}; echo {name} up >> {log}; while :; do sleep 0.1; done"
         return {**shell(script, volumeMounts=mounts), "name": name, **fields}
 
-    up = {"exec": {"command": ["grep", "-q", "sidecar up", log]}, "periodSeconds": 1}
+    def written_by(name: str) -> Object:
+        return {"exec": {"command": ["grep", "-q", f"{name} up", log]}, "periodSeconds": 1}
+
     first = {**shell(f"echo init >> {log}", volumeMounts=mounts), "name": "first"}
-    init = [first, recorder("sidecar", restartPolicy="Always", startupProbe=up)]
-    both = pod("both", recorder("main"), initContainers=init, volumes=[{"name": "shared", "emptyDir": {}}])
+    init = [first, recorder("sidecar", restartPolicy="Always", startupProbe=written_by("sidecar"))]
+    main = recorder("main", readinessProbe=written_by("main"))
+    both = pod("both", main, initContainers=init, volumes=[{"name": "shared", "emptyDir": {}}])
     pod_runner.kubectl.apply(both, namespace=space)
     ready_pods(pod_runner, space, 1)
     pod_runner.kubectl("delete", "pod", "-n", space, "both", "--timeout=60s")

@@ -67,7 +67,7 @@ def keep_bounds(plan: Plan, snapshot: Snapshot) -> Plan:
         return (
             limits.clip(wanted, variant),
             Code.BOUNDS,
-            f"{wanted} replicas wanted, {bounds.min} to {bounds.max} allowed",
+            f"{wanted} wanted, {bounds.min} to {bounds.max} allowed",
         )
 
     return _apply(plan, snapshot, "keep_bounds", rule)
@@ -80,7 +80,7 @@ def cap_step(plan: Plan, snapshot: Snapshot) -> Plan:
         step = tier.spec.scaling.max_step_up
         low = limits.clip(limits.serving(variant, snapshot.now) - 1, variant)
         high = limits.clip(variant.desired + step, variant)
-        message = f"{wanted} replicas wanted, at most {step} more or one fewer than {variant.desired} at once"
+        message = f"{wanted} wanted, at most {step} more or one fewer than {variant.desired} at once"
         return min(max(wanted, low), high), Code.STEP_LIMIT, message
 
     return _apply(plan, snapshot, "cap_step", rule)
