@@ -17,6 +17,7 @@ from typing import Any
 from trimtab_sim.engine_sim import faults, timing
 
 VERSION = "0.32.0"
+_LAST_PORT = 65_535
 _DEFAULT_KV_TOKENS = 65_536
 _DEFAULT_CONTEXT = 8192
 _AUTOMATIC = -1
@@ -100,9 +101,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Check what no parser of single values can; raise SettingsError."""
         for name in (
-            "port", "max_num_seqs", "max_num_batched_tokens", "block_size", "stream_interval", "sim_output_tokens",
+            "max_num_seqs", "max_num_batched_tokens", "block_size", "stream_interval", "sim_output_tokens",
         ):  # fmt: skip
-            if getattr(self, name) < (0 if name == "port" else 1):
+            if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name in ("sim_prefill_tokens_per_second", "sim_time_scale"):
             if not 0 < getattr(self, name) < float("inf"):
@@ -110,6 +111,8 @@ class Settings:
         for name in ("sim_itl_base_ms", "sim_itl_per_seq_ms", "sim_startup_seconds", "shutdown_timeout"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SettingsError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.port <= _LAST_PORT:
+            raise SettingsError(f"--port must be 0 to {_LAST_PORT}, got {self.port}")
         if self.scheduling_policy not in ("fcfs", "priority"):
             raise SettingsError(f"--scheduling-policy must be fcfs or priority, got {self.scheduling_policy}")
         if self.num_blocks <= 1:

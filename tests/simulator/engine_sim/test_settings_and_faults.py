@@ -80,6 +80,7 @@ def test_development_mode_and_key_come_from_vllm_variables() -> None:
     [
         pytest.param("--port", {}, "--port needs a value", id="no value"),
         pytest.param("--port x", {}, "--port: expected a whole number", id="no number"),
+        pytest.param("--port 65536", {}, "--port must be 0 to 65535", id="no such port"),
         pytest.param("--max-num-seqs 0", {}, "--max-num-seqs must be at least 1", id="no seats"),
         pytest.param("--sim-time-scale 0", {}, "--sim-time-scale must be a number above 0", id="no time"),
         pytest.param("--sim-itl-base-ms -1", {}, "--sim-itl-base-ms must not be negative", id="negative latency"),
