@@ -367,13 +367,18 @@ def _wanted(plan: Plan, key: VariantKey, variant: VariantState) -> int:
 
 
 def _kept(plan: Plan, tier: TierState, snapshot: Snapshot) -> dict[str, int]:
-    """By variant, replicas that serve and that the plan keeps."""
-    return {
-        variant.name: min(
-            _wanted(plan, VariantKey(tier.key, variant.name), variant), limits.serving(variant, snapshot.now)
-        )
-        for variant in tier.variants
-    }
+    """By variant, replicas that serve and that will be kept, whichever guards are still to come.
+
+    Bounds and holds are counted here already: a variant that was switched off (max 0) keeps nothing, even while the
+    plan still says so, and a held one keeps what it has.
+    """
+
+    def kept(variant: VariantState) -> int:
+        if limits.frozen(tier, variant, snapshot.now) is not None:
+            return variant.desired
+        return limits.clip(_wanted(plan, VariantKey(tier.key, variant.name), variant), variant)
+
+    return {variant.name: min(kept(variant), limits.serving(variant, snapshot.now)) for variant in tier.variants}
 
 
 def _variants(snapshot: Snapshot) -> list[tuple[VariantKey, VariantState]]:

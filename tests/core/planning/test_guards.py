@@ -393,3 +393,14 @@ def test_guards_run_in_the_listed_order() -> None:
     wanted = fleets.plan(world, {key("small"): 50})
     by_hand = functools.reduce(lambda plan, one_guard: one_guard(plan, world), guards.GUARDS, wanted)
     assert guards.guard(wanted, world).reasons == by_hand.reasons
+
+
+def test_a_variant_that_was_switched_off_keeps_nothing_awake() -> None:
+    """2 of spot run, but its max is now 0: the one of l4 is the last that may stay, whatever order the guards have."""
+    l4, spot = fleets.variant("l4", ready=1), fleets.variant("spot", ready=2, most=0)
+    chat = fleets.policy("chat", ("large",), {}, spec={"classes": [{"name": "all"}]})
+    world = fleets.snapshot((fleets.tier("large", "0.9", l4, spot),), (chat,))
+    plan = fleets.plan(world, {key("large", "l4"): 0, key("large", "spot"): 2})
+    for one in (guards.keep_awake, guards.keep_bounds):
+        plan = one(plan, world)
+    assert plan.replicas == {key("large", "l4"): 1, key("large", "spot"): 0}
