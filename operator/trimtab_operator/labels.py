@@ -25,7 +25,6 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 """On a pod: the ReplicaSet controller deletes the lowest first."""
 TABLE = f"{GROUP}/table"
 """On router pods and routing tables: the table version; changing it on a pod makes its kubelet refresh the mount."""
-DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 
 
 def common(name: str, component: str) -> dict[str, str]:

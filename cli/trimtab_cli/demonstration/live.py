@@ -16,7 +16,6 @@ from trimtab_core import units
 
 from trimtab_cli.demonstration.picture import Picture
 
-REFRESHES_PER_SECOND = 2
 PLAIN_SECONDS = 10.0
 _NEWS_LINES = 6
 _BAR = 20

@@ -138,13 +138,6 @@ def ready(tier: TierState) -> bool:
     return any(variant.count(ReplicaPhase.READY) for variant in tier.variants)
 
 
-def can_serve(tier: TierState) -> bool:
-    """Whether the tier can serve at all: an external API, or a variant that may have replicas."""
-    return tier.token_rates is not None or any(
-        variant.desired or max(variant.spec.replicas.max, variant.spec.replicas.min) for variant in tier.variants
-    )
-
-
 def shortfall(tier: TierState, demand: cost.Demand, kept: Mapping[str, int]) -> str:
     """What is missing when only these replicas serve the demand on the tier; empty if they carry it.
 
