@@ -27,12 +27,23 @@ Answers = answering.Answers
 
 @dataclass(frozen=True, slots=True)
 class EngineReading:
-    """The gauges of one engine as last scraped; None where the family is absent."""
+    """One engine as last scraped; None where the family is absent.
+
+    Attributes:
+        running, waiting: requests, now.
+        kv_usage: share of the KV cache in use, now.
+        asleep: the engine has given its memory back.
+        gap_seconds, gaps: sum and number of the times between two output tokens of a sequence, ever.
+        prompt_tokens: input tokens computed, ever.
+    """
 
     running: signals.Sample | None = None
     waiting: signals.Sample | None = None
     kv_usage: signals.Sample | None = None
     asleep: bool = False
+    gap_seconds: signals.Sample | None = None
+    gaps: signals.Sample | None = None
+    prompt_tokens: signals.Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trimtab_core.routing import classes, classifier, features, filters, picker, table, weights
@@ -87,13 +87,14 @@ class Dispatcher:
     """Routes requests by the table in force.
 
     Args:
-        seed: of the synthetic prompts and of all random choices.
+        seed: of all random choices.
+        source: of the prompts.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, source: prompts.Source) -> None:
+        self._source = source
         self._rng = random.Random(f"dispatch {seed}")
-        self._found: dict[prompts.Signature, tuple[Judgement, table.Class | None]] = {}
+        self._found: dict[Hashable, tuple[Judgement, table.Class | None]] = {}
         self._ranks: dict[str, weights.RankHistogram] = {}
         self._seen: dict[str, weights.RankHistogram] = {}
         self._seen_rng = random.Random(f"seen {seed}")
@@ -132,7 +133,7 @@ class Dispatcher:
 
     def judge(self, request: Request) -> Judgement:
         """What the classifier says; requests that it can't tell apart are judged once."""
-        return _judged(self._model, prompts.signature(request), self._seed)
+        return _judged(self._model, self._source, _Keyed(self._source.key(request), request))
 
     def choose(self, request: Request) -> Choice | None:
         """Class, tier and endpoint for a request; None when no class matches or there is no table.
@@ -166,10 +167,10 @@ class Dispatcher:
 
     def _find_class(self, request: Request) -> tuple[Judgement, table.Class | None]:
         """What the classifier says and the class that takes it, looked up once for requests of one signature."""
-        of = prompts.signature(request)
+        of = self._source.key(request)
         found = self._found.get(of)
         if found is None:
-            judgement = _judged(self._model, of, self._seed)
+            judgement = self.judge(request)
             found = self._found[of] = (judgement, self.classify(judgement))
         return found
 
@@ -180,9 +181,17 @@ class Dispatcher:
         return endpoint
 
 
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """A request that stands for all of its key."""
+
+    key: Hashable
+    request: Request = field(compare=False)
+
+
 @functools.lru_cache(maxsize=1 << 16)
-def _judged(model: classifier.Model, of: prompts.Signature, seed: int) -> Judgement:
-    return judge(model, prompts.messages(prompts.representative(of), seed))
+def _judged(model: classifier.Model, source: prompts.Source, of: _Keyed) -> Judgement:
+    return judge(model, source.messages(of.request))
 
 
 def judge(model: classifier.Model, messages: Sequence[prompts.Message]) -> Judgement:

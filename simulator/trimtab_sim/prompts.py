@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from trimtab_sim import phrases
 from trimtab_sim.engine_sim import tokens
@@ -128,6 +129,42 @@ def representative(of: Signature) -> Request:
     """A request of that signature."""
     level, variant, sensitive, half_octaves = of
     return Request(0, 0.0, max(1, round(2 ** (half_octaves / 2))), 1, (level + 0.5) / _LEVELS, sensitive, variant)
+
+
+class Source(Hashable, Protocol):
+    """Where a trace's prompts come from, and what is known of the answers to them."""
+
+    def key(self, request: Request) -> Hashable:
+        """Requests of equal key read alike to a classifier, which judges one of them for all."""
+        ...
+
+    def messages(self, request: Request) -> list[Message]:
+        """The prompt as chat messages."""
+        ...
+
+    def outcome(self, request: Request, model: str) -> float | None:
+        """How good a model's answer is known to be, 0 to 1; None where only the tier's prior can tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """Made-up prompts; nothing is known of the answers to them."""
+
+    seed: int
+
+    def key(self, request: Request) -> Signature:
+        """All that a classifier can tell."""
+        return signature(request)
+
+    def messages(self, request: Request) -> list[Message]:
+        """A prompt of the request's signature."""
+        return messages(representative(signature(request)), self.seed)
+
+    def outcome(self, request: Request, model: str) -> float | None:
+        """Nothing is known."""
+        del request, model
+        return None
 
 
 def _level(request: Request) -> int:

@@ -83,6 +83,10 @@ class Processor:
         self._event: engine.Event | None = None
         self.sequence_seconds = 0.0
         """Sequences in the batch, integrated over time."""
+        self.gap_seconds = 0.0
+        """Times between two output tokens, summed up."""
+        self.gaps = 0.0
+        """Their number."""
 
     @property
     def waiting(self) -> int:
@@ -93,6 +97,11 @@ class Processor:
     def kv_usage(self) -> float:
         """Share of the KV cache that is reserved."""
         return self._kv_reserved / self._profile.kv_tokens
+
+    @property
+    def prompt_tokens(self) -> float:
+        """Input tokens computed, ever."""
+        return self._read
 
     def fits(self, request: Request) -> bool:
         """Whether the request can ever be served here."""
@@ -125,6 +134,9 @@ class Processor:
             job.first_token_at = min(since + (due - self._steps) * step_seconds, self._at)
         self._steps += steps
         self.sequence_seconds += elapsed * self.running
+        decoding = len(self._last)  # of those whose prompt was read meanwhile, the whole stretch: short beside it
+        self.gap_seconds += elapsed * decoding
+        self.gaps += steps * decoding
 
     def _read_on(self, read: float) -> None:
         """Read so many prompt tokens; whose prompt ends among them gets his tokens from there on."""

@@ -106,6 +106,9 @@ class Run:
         share_by_tier: share of the requests by the tier that answered; ``cache`` and ``failed`` where there were any.
         expected_quality: mean estimated quality of the answers (an estimate from the tiers' priors, not measured).
         quality_retention: the same over that of always the best allowed tier.
+        reversals_per_hour: changes of direction of a tier's replicas, of the tier that has most.
+        wrong_way_moves: scale-downs, and weights moved away from a healthy tier, that no fresh signal justifies.
+        regret: cost above the offline optimum's, as a share of that; None where none was computed.
         settings: what the controller was set to, for people.
         notes: what one must know to read the numbers.
     """
@@ -126,6 +129,9 @@ class Run:
     duration_s: float
     expected_quality: float
     quality_retention: float
+    reversals_per_hour: float = 0.0
+    wrong_way_moves: int = 0
+    regret: float | None = None
     measured: str = "simulated"
     settings: str = ""
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from trimtab_core import economics, quality, telemetry
 from trimtab_core.routing import promises
 from trimtab_core.routing import table as tables
 
-from trimtab_sim import dispatch, engine, meters, replicas, report
+from trimtab_sim import dispatch, engine, meters, prompts, replicas, report
 from trimtab_sim.workload import Request
 
 EXTERNAL_TTFT_SECONDS = 0.6
@@ -66,7 +66,8 @@ class Service:
         recorder: where every request's outcome goes.
         find: the replica of that name, or None when it is gone.
         policy: ``namespace/name``.
-        seed: of prompts and random choices.
+        seed: of random choices.
+        source: of the prompts.
     """
 
     def __init__(
@@ -78,18 +79,20 @@ class Service:
         find: Callable[[str], replicas.Replica | None],
         policy: str,
         seed: int,
+        source: prompts.Source,
     ) -> None:
         self._clock = clock
         self._meters = counts
         self._recorder = recorder
         self._find = find
         self._policy = policy
-        self._dispatcher = dispatch.Dispatcher(seed)
+        self._source = source
+        self._dispatcher = dispatch.Dispatcher(seed, source)
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
         self._use_cache = True
         self._promises: dict[tuple[str, str], report.Promise] = {}
-        self._priors: dict[str, tuple[float, float]] = {}
+        self._priors: dict[str, tuple[tables.Tier | None, float]] = {}
         self._held: list[_Flight] = []
         self._flights: dict[_Flight, None] = {}  # in order of arrival
         self.external_usd = 0.0
@@ -222,7 +225,7 @@ class Service:
         if flight.deadline is not None:
             flight.deadline.cancel()
         request, choice = flight.request, flight.choice
-        earned, best = self._quality(choice)
+        earned, best = self._quality(request, choice)
         served = choice.tier
         if stored_quality is None:
             self._account(flight, latencies)
@@ -245,7 +248,7 @@ class Service:
         for name, limit in (("ttft", counted.ttft_s), ("e2e", counted.e2e_s)):
             if limit is not None:
                 self._meters.count(telemetry.SLO_MEASURED, (*labels, name))
-        _, best = self._quality(choice)
+        _, best = self._quality(flight.request, choice)
         self._recorder.add(report.Outcome(flight.request.arrival_s, report.FAILED, met=False, best_quality=best))
 
     def _end(self, flight: _Flight) -> bool:
@@ -282,17 +285,26 @@ class Service:
         )
         self._meters.count(telemetry.CACHE_RESULTS, (self._policy, choice.request_class.name, STORE))
 
-    def _quality(self, choice: dispatch.Choice) -> tuple[float, float]:
-        """Estimated quality of the tier's answer to a prompt of that rank, and of the best allowed tier's."""
+    def _quality(self, request: Request, choice: dispatch.Choice) -> tuple[float, float]:
+        """How good the tier's answer is, and that of the best allowed tier: known outcomes, else estimates by rank."""
         name = choice.request_class.name
         if name not in self._priors:
-            found = [tier.spec.quality for tier in choice.reach.allowed]
-            self._priors[name] = (max(found, default=1.0), quality.discrimination(found))
+            allowed = [tier.spec for tier in choice.reach.allowed]
+            self._priors[name] = (
+                max(allowed, key=lambda tier: tier.quality, default=None),
+                quality.discrimination([tier.quality for tier in allowed]),
+            )
         best, m = self._priors[name]
         match = choice.request_class.match
         at = match.complexity_min + (match.complexity_max - match.complexity_min) * choice.rank
-        own = quality.expected(choice.tier.quality, at, at, m) if choice.tier is not None else 0.0
-        return own, quality.expected(best, at, at, m)
+
+        def of(tier: tables.Tier | None, otherwise: float) -> float:
+            if tier is None:
+                return otherwise
+            known = self._source.outcome(request, tier.model)
+            return quality.expected(tier.quality, at, at, m) if known is None else known
+
+        return of(choice.tier, 0.0), of(best, 1.0)
 
     def _promised(self, request_class: tables.Class, tier: tables.Tier | None) -> report.Promise:
         """What must hold; a cached answer has no tier."""

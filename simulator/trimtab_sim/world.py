@@ -22,7 +22,7 @@ from trimtab_core.routing import publish
 from trimtab_core.signals import Sample
 from trimtab_core.snapshot import ReplicaPhase, Snapshot, TierState, VariantState
 
-from trimtab_sim import control, dispatch, engine, fleet, meters, replicas, report, service
+from trimtab_sim import control, dispatch, engine, faults, fleet, meters, prompts, replicas, report, service
 from trimtab_sim.engine import Order
 from trimtab_sim.workload import Request, Trace
 
@@ -67,6 +67,8 @@ class Scenario:
 
     Attributes:
         policy: ``namespace/name`` of the policy that gets the trace; the first one when empty.
+        faults: what goes wrong.
+        source: of the prompts; made-up ones when None.
     """
 
     tiers: tuple[v1alpha1.InferenceTier, ...]
@@ -75,6 +77,13 @@ class Scenario:
     trace: Trace
     settings: Settings = field(default_factory=Settings)
     policy: str = ""
+    faults: faults.Faults = faults.NONE
+    source: prompts.Source | None = None
+
+    @property
+    def prompts(self) -> prompts.Source:
+        """Where the prompts come from."""
+        return self.source or prompts.Synthetic(self.settings.seed)
 
     @property
     def policy_key(self) -> str:
@@ -122,7 +131,7 @@ def class_shares(scenario: Scenario) -> dict[str, float]:
     snapshot = first_look(scenario)
     nothing = Plan({}, {}, {}, Prediction(0.0, 0.0, 1.0, 0.0), Source.FLOOR)
     rules = publish.table(snapshot, nothing, scenario.policy_key, epoch=1, revision=1)
-    router = dispatch.Dispatcher(scenario.settings.seed)
+    router = dispatch.Dispatcher(scenario.settings.seed, scenario.prompts)
     router.install(rules)
     classes = [router.classify(router.judge(request)) for request in scenario.trace.requests]
     found = Counter(each.name for each in classes if each is not None)
@@ -153,6 +162,7 @@ class World:
             find=self._fleet.find,
             policy=scenario.policy_key,
             seed=settings.seed,
+            source=scenario.prompts,
         )
         self._plan: Plan | None = None
         self._revision = 0
@@ -212,11 +222,16 @@ class World:
         self._clock.after(settings.scrape_interval / settings.shorten, self._scrape, Order.MEASURE)
 
     def _read_engines(self, now: float) -> dict[str, observation.EngineReading]:
+        for _, replica in self._fleet.members():
+            replica.processor.advance()
         return {
             replica.name: observation.EngineReading(
                 running=Sample(replica.processor.running, now),
                 waiting=Sample(replica.processor.waiting, now),
                 kv_usage=Sample(replica.processor.kv_usage, now),
+                gap_seconds=Sample(replica.processor.gap_seconds, now),
+                gaps=Sample(replica.processor.gaps, now),
+                prompt_tokens=Sample(replica.processor.prompt_tokens, now),
             )
             for _, replica in self._fleet.members()
             if replica.phase is not ReplicaPhase.PENDING

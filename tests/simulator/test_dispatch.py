@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trimtab_core.routing import table
-from trimtab_sim import dispatch, traces
+from trimtab_sim import dispatch, prompts, traces
 from trimtab_sim.workload import Request
 
 REQUESTS = traces.synthesize(minutes=10, seed=5).requests
@@ -29,7 +29,7 @@ def rules(*tiers: table.Tier, classes: list[table.Class] | None = None, **weight
 
 
 def router(new: table.RoutingTable, seed: int = 1) -> dispatch.Dispatcher:
-    made = dispatch.Dispatcher(seed)
+    made = dispatch.Dispatcher(seed, prompts.Synthetic(seed))
     made.install(new)
     return made
 
@@ -164,7 +164,7 @@ def test_a_new_table_keeps_what_is_in_flight_and_a_leaving_endpoint_gets_nothing
 def test_without_a_table_or_a_class_there_is_no_choice() -> None:
     classes = [table.Class("batch", table.Match(priority="batch"), ["small"], {"small": 1.0})]
 
-    assert dispatch.Dispatcher(1).choose(PLAIN) is None
+    assert dispatch.Dispatcher(1, prompts.Synthetic(1)).choose(PLAIN) is None
     assert router(rules(tier("small", 0.6), classes=classes)).choose(PLAIN) is None
 
 

@@ -15,7 +15,7 @@ from trimtab_core.api import v1alpha1
 from trimtab_core.snapshot import ReplicaPhase
 from trimtab_operator import reconcile
 from trimtab_operator.local import session, store
-from trimtab_sim import dispatch, report
+from trimtab_sim import dispatch, prompts, report
 from trimtab_sim.workload import Trace
 
 from trimtab_cli import failure
@@ -171,7 +171,7 @@ class _Stage:
 def _replay(plan: Plan) -> measure.Replay:
     """What the measurement must know of the trace; when it starts is not known yet."""
     requests = plan.trace.requests
-    judge = dispatch.Dispatcher(plan.seed)
+    judge = dispatch.Dispatcher(plan.seed, prompts.Synthetic(plan.seed))
     return measure.Replay(
         start_at=math.inf,
         duration_s=plan.duration_s,
