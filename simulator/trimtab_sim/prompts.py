@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,31 +65,41 @@ _REPEAT_REACH = 300
 _BANDS = 3
 
 
-def assign(requests: Sequence[Request], *, seed: int, mix: Mix) -> tuple[Request, ...]:
-    """Give every request its prompt: how hard, whether sensitive, and which earlier one it repeats.
+def assign(requests: Iterable[Request], *, seed: int, mix: Mix) -> tuple[Request, ...]:
+    """Give every request its prompt; see ``stream``."""
+    return tuple(stream(requests, seed=seed, mix=mix))
+
+
+def stream(requests: Iterable[Request], *, seed: int, mix: Mix) -> Iterator[Request]:
+    """Give one request after the other its prompt: how hard, whether sensitive, and which earlier one it repeats.
 
     A repeated prompt takes the lengths of the prompt that it repeats, since equal texts have equal lengths.
     """
-    rng = random.Random(f"prompts {seed}")
-    originals: list[Request] = []
-    assigned = []
+    draw = random.Random(f"prompts {seed}").random
+    originals: deque[Request] = deque(maxlen=_REPEAT_REACH)
     for request in requests:
-        if originals and rng.random() < mix.repeated:
-            source = originals[-1 - int(rng.random() ** 2 * min(len(originals), _REPEAT_REACH))]
-            assigned.append(dataclasses.replace(source, number=request.number, arrival_s=request.arrival_s))
+        if originals and draw() < mix.repeated:
+            source = originals[-1 - int(draw() ** 2 * len(originals))]
+            yield dataclasses.replace(source, number=request.number, arrival_s=request.arrival_s)
             continue
-        made = dataclasses.replace(
-            request, difficulty=_difficulty(rng, mix), sensitive=rng.random() < mix.sensitive, prompt=request.number
+        difficulty, sensitive = _difficulty(draw, mix), draw() < mix.sensitive
+        made = Request(
+            request.number,
+            request.arrival_s,
+            request.input_tokens,
+            request.output_tokens,
+            difficulty,
+            sensitive,
+            request.number,
         )
-        assigned.append(made)
-        if not made.sensitive:  # nobody asks for the same personal matter again
+        yield made
+        if not sensitive:  # nobody asks for the same personal matter again
             originals.append(made)
-    return tuple(assigned)
 
 
-def _difficulty(rng: random.Random, mix: Mix) -> float:
-    draw, within = rng.random(), rng.random()
-    band = 0 if draw < mix.easy else 1 if draw < mix.easy + mix.middling else 2
+def _difficulty(draw: Callable[[], float], mix: Mix) -> float:
+    which, within = draw(), draw()
+    band = 0 if which < mix.easy else 1 if which < mix.easy + mix.middling else 2
     return (band + within) / _BANDS
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trimtab_sim import prompts, workload
@@ -85,7 +85,7 @@ def synthesize(
     duration_s = minutes * workload.SECONDS_PER_MINUTE
     requests = [
         Request(at, time, length(INPUT_QUANTILES, rng.random()), length(OUTPUT_QUANTILES, rng.random()))
-        for at, time in enumerate(_arrivals(course, duration_s=duration_s, mean_rps=mean_rps, cv=cv, rng=rng))
+        for at, time in enumerate(list(_arrivals(_course(course, duration_s, mean_rps), cv, rng)))
     ]
     if not requests:
         raise TraceError(
@@ -93,6 +93,106 @@ def synthesize(
         )
     source = f"synthetic, after the statistics of the Azure 2023 conversation trace ({minutes:g} min, seed {seed})"
     return Trace(prompts.assign(workload.number(requests), seed=seed, mix=mix or prompts.Mix()), source)
+
+
+Window = tuple[float, float, float]
+"""Start in seconds, length in seconds, arrivals per second."""
+Lengths = Callable[[random.Random, float], tuple[int, int]]
+"""Draws input and output tokens for a request that arrives at so many seconds. Picklable, as baselines run in several
+processes: a ``Quantiles``, a ``LogNormal``, or a function of a module."""
+
+
+def from_rates(
+    windows: Sequence[Window],
+    lengths: Lengths,
+    *,
+    seed: int,
+    source: str,
+    mix: prompts.Mix | None = None,
+    cv: float = INTER_ARRIVAL_CV,
+) -> Trace:
+    """A trace after a published course of rates. It makes its requests when asked for them: weeks need no memory.
+
+    Args:
+        windows: in order of time; the rate is constant within each and 0 between them. Scale the rates to taste.
+        lengths: of the requests.
+        seed: equal seeds give equal traces.
+        source: for people: what was published, and what was made of it.
+        mix: of the synthetic prompts.
+        cv: coefficient of variation of the inter-arrival times (Gamma) at constant rate; 1 is Poisson.
+
+    Raises:
+        TraceError: naming the window or argument at fault.
+    """
+    if not (math.isfinite(cv) and cv > 0):
+        raise TraceError(f"cv must be a finite number above 0, not {cv:g}")
+    ended = 0.0
+    for at, (start_s, span_s, rps) in enumerate(windows):
+        if not (ended <= start_s < math.inf and 0 < span_s < math.inf and 0 <= rps < math.inf):
+            raise TraceError(
+                f"window {at} is ({start_s:g}, {span_s:g}, {rps:g}); expected a finite start of at least {ended:g} s, "
+                "where the window before ends, a length above 0 s and a rate of at least 0"
+            )
+        ended = start_s + span_s
+    if not any(rps for *_, rps in windows):
+        raise TraceError("no window has a rate above 0: expected some requests")
+    return Trace(_Stream(tuple(windows), lengths, seed, cv, mix or prompts.Mix()), source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Requests of a course of rates, made anew for each iteration."""
+
+    windows: tuple[Window, ...]
+    lengths: Lengths
+    seed: int
+    cv: float
+    mix: prompts.Mix
+
+    def __iter__(self) -> Iterator[Request]:
+        return prompts.stream(self._unlabelled(), seed=self.seed, mix=self.mix)
+
+    def _unlabelled(self) -> Iterator[Request]:
+        lengths, rng = self.lengths, random.Random(f"lengths {self.seed}")
+        pieces = (_Piece(start_s, span_s, rps, rps) for start_s, span_s, rps in self.windows)
+        last = 0.0  # no rounding at the edge of a window makes time go back
+        for at, time in enumerate(_arrivals(pieces, self.cv, random.Random(f"rates {self.seed}"))):
+            last = max(time, last)
+            yield Request(at, last, *lengths(rng, last))
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Lengths by published quantiles, input and output apart: (share, tokens) from share 0 to share 1."""
+
+    input: tuple[tuple[float, int], ...] = INPUT_QUANTILES
+    output: tuple[tuple[float, int], ...] = OUTPUT_QUANTILES
+
+    def __call__(self, rng: random.Random, time_s: float) -> tuple[int, int]:
+        """Input and output tokens of a request."""
+        del time_s
+        return length(self.input, rng.random()), length(self.output, rng.random())
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """Lengths by log-normal distributions, input and output apart.
+
+    Attributes:
+        input, output: (median in tokens, standard deviation of the natural logarithm).
+        most: longest input and output.
+    """
+
+    input: tuple[float, float]
+    output: tuple[float, float]
+    most: tuple[int, int] = (32_768, 8_192)
+
+    def __call__(self, rng: random.Random, time_s: float) -> tuple[int, int]:
+        """Input and output tokens of a request."""
+        del time_s
+        given = self.input[0] * math.exp(rng.gauss(0.0, self.input[1]))
+        made = self.output[0] * math.exp(rng.gauss(0.0, self.output[1]))
+        return min(max(round(given), 1), self.most[0]), min(max(round(made), 1), self.most[1])
 
 
 def length(quantiles: Sequence[tuple[float, int]], share: float) -> int:
@@ -103,27 +203,41 @@ def length(quantiles: Sequence[tuple[float, int]], share: float) -> int:
     return round(math.exp(math.log(low) + within * (math.log(high) - math.log(low))))
 
 
-def _arrivals(
-    course: Sequence[Phase], *, duration_s: float, mean_rps: float, cv: float, rng: random.Random
-) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A stretch of time in which the rate moves in a straight line; seconds and arrivals per second."""
+
+    begins_s: float
+    span_s: float
+    first: float
+    last: float
+
+
+def _course(course: Sequence[Phase], duration_s: float, mean_rps: float) -> Iterator[_Piece]:
+    shares = sum(phase.share for phase in course)
+    unit = sum(phase.share * (phase.begins + phase.ends) / 2 for phase in course) / shares
+    begins_s = 0.0
+    for phase in course:
+        span_s = duration_s * phase.share / shares
+        first, last = (mean_rps * rate / unit for rate in (phase.begins, phase.ends))
+        yield _Piece(begins_s, span_s, first, last)
+        begins_s += span_s
+
+
+def _arrivals(pieces: Iterable[_Piece], cv: float, rng: random.Random) -> Iterator[float]:
     """Arrival times: a Gamma renewal process in a time that runs as fast as the rate.
 
     Gaps of mean 1 are drawn in "expected arrivals" and mapped to seconds by the inverse of the integrated rate.
     """
-    shares = sum(phase.share for phase in course)
-    unit = sum(phase.share * (phase.begins + phase.ends) / 2 for phase in course) / shares
-    shape, counted, times = 1 / cv**2, 0.0, []
-    counted += rng.gammavariate(shape, 1 / shape) * rng.random()  # the process did not begin with an arrival
-    begun_s, begun_count = 0.0, 0.0
-    for phase in course:
-        span_s = duration_s * phase.share / shares
-        first, last = (mean_rps * rate / unit for rate in (phase.begins, phase.ends))
-        ends_at = begun_count + span_s * (first + last) / 2
-        while counted < ends_at:
-            times.append(begun_s + _time_of(counted - begun_count, first, (last - first) / span_s))
+    shape, begun = 1 / cv**2, 0.0
+    counted = rng.gammavariate(shape, 1 / shape) * rng.random()  # the process did not begin with an arrival
+    for piece in pieces:
+        ends = begun + piece.span_s * (piece.first + piece.last) / 2
+        while counted < ends:
+            slope = (piece.last - piece.first) / piece.span_s
+            yield piece.begins_s + _time_of(counted - begun, piece.first, slope)
             counted += rng.gammavariate(shape, 1 / shape)
-        begun_s, begun_count = begun_s + span_s, ends_at
-    return times
+        begun = ends
 
 
 def _time_of(count: float, rate: float, slope: float) -> float:

@@ -6,18 +6,23 @@ their randomness as an argument, so that equal seeds give equal traces. Must not
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
+import functools
 import itertools
 import math
 import random
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 SECONDS_PER_MINUTE = 60.0
 JITTER_SECONDS = 5.0
 """Copies of a request made by ``resample`` lie at most this far from it, in seconds of the trace: far enough that
 copies are not a burst of their own, near enough that bursts of the trace remain (they are told apart at 10 s)."""
+PEAK_WINDOW_SECONDS = 60.0
+"""The window whose peak a trace knows without another pass."""
+SAMPLE = 100_000
+"""A trace's sample is at most that long."""
 _TIED_SHARE = 0.2
 """From this share of equal neighbouring times on, the clock of the trace is taken to be coarse."""
 
@@ -54,30 +59,110 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What one pass over a trace tells.
+
+    Attributes:
+        count: requests.
+        duration_s: time of the last arrival.
+        input_tokens, output_tokens: of all requests together.
+        peak: most arrivals in any ``PEAK_WINDOW_SECONDS`` that begin with an arrival.
+        sample: every n-th request, all of them in a trace of up to ``SAMPLE`` requests.
+    """
+
+    count: int
+    duration_s: float
+    input_tokens: int
+    output_tokens: int
+    peak: int
+    sample: tuple[Request, ...]
+
+    @classmethod
+    def of(cls, requests: Iterable[Request]) -> Facts:
+        """Those of requests in order of arrival."""
+        count = input_tokens = output_tokens = peak = 0
+        duration_s, stride = 0.0, 1
+        recent: deque[float] = deque()
+        sample: list[Request] = []
+        for count, request in enumerate(requests, start=1):
+            duration_s = request.arrival_s
+            input_tokens += request.input_tokens
+            output_tokens += request.output_tokens
+            recent.append(duration_s)
+            while recent[0] + PEAK_WINDOW_SECONDS <= duration_s:
+                recent.popleft()
+            peak = max(peak, len(recent))
+            if (count - 1) % stride == 0:
+                sample.append(request)
+                if len(sample) > SAMPLE:
+                    stride, sample = 2 * stride, sample[::2]
+        return cls(count, duration_s, input_tokens, output_tokens, peak, tuple(sample))
+
+
+@dataclass(frozen=True)
 class Trace:
     """Requests in order of arrival, and where they come from.
 
     Attributes:
+        origin: the requests: a tuple, or anything else that gives the same ones each time it is iterated over. A trace
+            of weeks makes its requests anew each time, since it would not fit into memory. It must be picklable.
         source: for people, such as a file name, with every change made to it.
     """
 
-    requests: tuple[Request, ...]
+    origin: Iterable[Request]
     source: str
+
+    def __iter__(self) -> Iterator[Request]:
+        """The requests, one after the other."""
+        return iter(self.origin)
+
+    def __len__(self) -> int:
+        """How many requests there are."""
+        return len(self.origin) if isinstance(self.origin, tuple) else self.facts.count
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """All requests at once: for traces that fit into memory."""
+        return self.origin if isinstance(self.origin, tuple) else tuple(self.origin)
+
+    @functools.cached_property
+    def facts(self) -> Facts:
+        """What one pass tells; made at the first question and kept."""
+        return Facts.of(self.origin)
 
     @property
     def duration_s(self) -> float:
         """Time of the last arrival."""
-        return self.requests[-1].arrival_s if self.requests else 0.0
+        return self.facts.duration_s
 
     @property
     def mean_rps(self) -> float:
         """Mean arrivals per second; 0 for a trace without extent."""
-        return len(self.requests) / self.duration_s if self.duration_s > 0 else 0.0
+        return self.facts.count / self.facts.duration_s if self.facts.duration_s > 0 else 0.0
+
+    @property
+    def mean_input_tokens(self) -> float:
+        """Mean length of the prompts; 0 without requests."""
+        return self.facts.input_tokens / max(self.facts.count, 1)
+
+    @property
+    def mean_output_tokens(self) -> float:
+        """Mean length of the answers; 0 without requests."""
+        return self.facts.output_tokens / max(self.facts.count, 1)
 
     def peak_rps(self, window_s: float) -> float:
-        """Most arrivals in any window of that length that begins with an arrival, per second."""
-        times = [request.arrival_s for request in self.requests]
-        most = max((bisect.bisect_left(times, start + window_s) - at for at, start in enumerate(times)), default=0)
+        """Most arrivals in any window of that length that begins with an arrival, per second.
+
+        Costs a pass over the trace for windows other than ``PEAK_WINDOW_SECONDS``.
+        """
+        if window_s == PEAK_WINDOW_SECONDS:
+            return self.facts.peak / window_s
+        most, recent = 0, deque[float]()
+        for request in self:
+            recent.append(request.arrival_s)
+            while recent[0] + window_s <= request.arrival_s:
+                recent.popleft()
+            most = max(most, len(recent))
         return most / window_s
 
 

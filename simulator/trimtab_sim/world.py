@@ -9,9 +9,10 @@ their feet; nothing of it is counted.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trimtab_core import capacity, economics, observation, recall, units
@@ -127,13 +128,16 @@ def first_look(scenario: Scenario) -> Snapshot:
 
 
 def class_shares(scenario: Scenario) -> dict[str, float]:
-    """The share of the trace's requests in each class of the policy, as the shipped classifier tells them apart."""
+    """The share of the trace's requests in each class of the policy, as the shipped classifier tells them apart.
+
+    Of a long trace an evenly spread sample is looked at.
+    """
     snapshot = first_look(scenario)
     nothing = Plan({}, {}, {}, Prediction(0.0, 0.0, 1.0, 0.0), Source.FLOOR)
     rules = publish.table(snapshot, nothing, scenario.policy_key, epoch=1, revision=1)
     router = dispatch.Dispatcher(scenario.settings.seed, scenario.prompts)
     router.install(rules)
-    classes = [router.classify(router.judge(request)) for request in scenario.trace.requests]
+    classes = [router.classify(router.judge(request)) for request in scenario.trace.facts.sample]
     found = Counter(each.name for each in classes if each is not None)
     return {name: count / len(classes) for name, count in sorted(found.items())}
 
@@ -197,7 +201,7 @@ class World:
         self._clock.at(start, self._scrape, Order.MEASURE)
         self._clock.at(start, self._decide, Order.CHANGE)  # before the first arrival: routers need a table
         self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
-        self._arrivals = _with_prologue(self._scenario.trace.requests, self._prologue, self._duration)
+        self._arrivals = _with_prologue(self._scenario.trace, self._prologue, self._duration)
         self._next_arrival()
 
     def _begin_billing(self) -> None:
@@ -310,7 +314,9 @@ class World:
                 for variant in tier.spec.variants
                 if VariantKey(key, variant.name) in plan.memory
             ]
-            status = tier.status.model_copy(update={"variants": statuses})
+            learned = plan.headroom.get(key)
+            utilisation = tier.status.utilisation if learned is None else recall.utilisation_field(learned.utilisation)
+            status = tier.status.model_copy(update={"variants": statuses, "utilisation": utilisation})
             self._tiers[key] = tier.model_copy(update={"status": status})
         for key, policy in self._policies.items():
             classes = [
@@ -345,18 +351,14 @@ def _kind(snapshot: Snapshot, tier: TierState, variant: VariantState, mix: capac
 
 def mean_mix(trace: Trace) -> capacity.Mix:
     """Mean lengths of a trace's requests."""
-    count = len(trace.requests)
-    return capacity.Mix(
-        sum(request.input_tokens for request in trace.requests) / count,
-        sum(request.output_tokens for request in trace.requests) / count,
-    )
+    return capacity.Mix(trace.mean_input_tokens, trace.mean_output_tokens)
 
 
-def _with_prologue(requests: tuple[Request, ...], prologue: float, duration: float) -> Iterator[Request]:
+def _with_prologue(requests: Iterable[Request], prologue: float, duration: float) -> Iterator[Request]:
     """The trace, and before time 0 its beginning as often as it fits into the prologue."""
     span = min(max(120.0, 0.05 * duration), duration, prologue) if prologue > 0 else 0.0
     if span > 0:
-        beginning = [request for request in requests if request.arrival_s < span]
+        beginning = list(itertools.takewhile(lambda request: request.arrival_s < span, requests))
         for lap in range(math.ceil(prologue / span), 0, -1):
             for request in beginning:
                 arrival_s = request.arrival_s - lap * span
