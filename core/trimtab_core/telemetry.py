@@ -74,6 +74,12 @@ _REQUEST = (POLICY, CLASS, TIER)
 ARRIVALS = Family(
     "trimtab_router_arrivals_total", Kind.COUNTER, "Requests offered, before cache and routing.", (POLICY, CLASS)
 )
+ARRIVAL_SQUARES = Family(
+    "trimtab_router_arrival_squares_total",
+    Kind.COUNTER,
+    "Sum of the squares of arrivals counted in windows of 2 s: how bunched they are.",
+    (POLICY, CLASS),
+)
 REQUESTS = Family("trimtab_router_requests_total", Kind.COUNTER, "Requests ended, by outcome.", (*_REQUEST, RESULT))
 INPUT_TOKENS = Family(
     "trimtab_router_input_tokens_total", Kind.COUNTER, "Prompt tokens as the engine counted them.", _REQUEST
@@ -140,7 +146,7 @@ TABLE_REJECTED = Family(
 )
 
 ROUTER_FAMILIES = (
-    ARRIVALS, REQUESTS, INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TTFT, ITL, E2E, SLO_MEASURED, SLO_MET, COST_USD,
+    ARRIVALS, ARRIVAL_SQUARES, REQUESTS, INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TTFT, ITL, E2E, SLO_MEASURED, SLO_MET, COST_USD,
     BASELINE_USD, CACHE_SAVED_USD, CACHE_RESULTS, FALLBACKS, EJECTIONS, IN_FLIGHT, HELD, COMPLEXITY, TABLE_INFO,
     TABLE_REJECTED,
 )  # fmt: skip
@@ -254,6 +260,7 @@ def traffic_queries(window_seconds: float) -> dict[str, Query]:
 
     return {
         "arrivals_per_second": rate(ARRIVALS, by_class),
+        "arrival_squares_per_second": rate(ARRIVAL_SQUARES, by_class),
         "requests_per_second": rate(REQUESTS, (*by_tier, RESULT)),
         "input_tokens_per_second": rate(INPUT_TOKENS, by_tier),
         "cached_input_tokens_per_second": rate(CACHED_TOKENS, by_tier),

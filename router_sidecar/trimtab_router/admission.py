@@ -60,6 +60,7 @@ def admit(table: compiled.Table, request: Request, route: routes.Route, rng: ran
     traits = _Traits(table, request, tenant=tenant, model=envelope.model, sensitive=sensitive)
     class_ = _classify(table, traits)
     class_.arrivals.add(1)
+    class_.squares.add(class_.windows.arrive(request.arrived_at))
     first, intervals = None, class_.reach.intervals
     if intervals is not None:
         first = intervals.tiers[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trimtab_core import telemetry
+from trimtab_core import burstiness, telemetry
 from trimtab_core.routing import classes, classifier, promises, table, weights
 
 from trimtab_router import endpoints, ledger, metrics
@@ -28,6 +28,7 @@ class Class:
         allowed: their names.
         meters: its series, by tier name.
         slos: what it and the tier promise together, by tier name.
+        squares, windows: what tells how bunched its arrivals are.
     """
 
     spec: table.Class
@@ -37,6 +38,8 @@ class Class:
     meters: ledger.Meters
     slos: dict[str, table.Slo]
     arrivals: metrics.Counter
+    squares: metrics.Counter
+    windows: burstiness.Windows
     complexity: metrics.Histogram
     cache_results: dict[str, metrics.Counter]
 
@@ -68,6 +71,7 @@ class Compiler:
         self._registry = registry
         self._directory = directory
         self._ranks: dict[tuple[str, str], weights.RankHistogram] = {}
+        self._windows: dict[tuple[str, str], burstiness.Windows] = {}
 
     def compile(self, data: table.RoutingTable) -> Table:
         """Compile a checked table.
@@ -107,6 +111,8 @@ class Compiler:
             meters=ledger.Meters(registry, policy, class_=spec.name, tiers=names),
             slos={**slos, ledger.NO_TIER: alone, ledger.CACHE_TIER: alone},
             arrivals=registry.counter(telemetry.ARRIVALS, policy, spec.name),
+            squares=registry.counter(telemetry.ARRIVAL_SQUARES, policy, spec.name),
+            windows=self._windows.setdefault((policy, spec.name), burstiness.Windows()),
             complexity=registry.histogram(telemetry.COMPLEXITY, policy, spec.name),
             cache_results={each: registry.counter(telemetry.CACHE_RESULTS, policy, spec.name, each) for each in results}
             if data.cache is not None

@@ -6,11 +6,11 @@ the same events. Knows nothing of controllers.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trimtab_core import economics, quality, telemetry
+from trimtab_core import burstiness, economics, quality, telemetry
 from trimtab_core.routing import promises
 from trimtab_core.routing import table as tables
 
@@ -93,6 +93,7 @@ class Service:
         self._use_cache = True
         self._promises: dict[tuple[str, str], report.Promise] = {}
         self._priors: dict[str, tuple[tables.Tier | None, float]] = {}
+        self._windows: dict[str, burstiness.Windows] = defaultdict(burstiness.Windows)
         self._held: list[_Flight] = []
         self._flights: dict[_Flight, None] = {}  # in order of arrival
         self.external_usd = 0.0
@@ -125,6 +126,7 @@ class Service:
             return
         labels = (self._policy, choice.request_class.name)
         self._meters.count(telemetry.ARRIVALS, labels)
+        self._meters.count(telemetry.ARRIVAL_SQUARES, labels, self._windows[labels[1]].arrive(self._clock.now))
         flight = _Flight(request, choice)
         self._flights[flight] = None
         if self._cache_rules is not None:
