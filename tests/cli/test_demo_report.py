@@ -11,7 +11,8 @@ import re
 
 import pytest
 from rich.console import Console
-from trimtab_cli.demonstration import outcomes, page, plots, results, show
+from trimtab_cli.demonstration import outcomes, results, show
+from trimtab_cli.pages import page, plots, runs
 from trimtab_core.planning.plan import Decision
 from trimtab_sim import report
 from trimtab_sim.workload import Trace
@@ -180,7 +181,7 @@ def test_the_headline_compares_with_every_baseline() -> None:
 
 def test_a_baseline_that_missed_the_slo_is_marked() -> None:
     columns = results.columns(story(OURS, (run("hpa-queue", 0.8, slo_attainment=0.93),)))
-    at = results.NUMBERS.index("SLO met")
+    at = runs.NUMBERS.index("SLO met")
     assert [column.cells[at].replace("\u00a0", " ") for column in columns] == ["97.0 %", "93.0 %, missed"]
 
 
@@ -192,7 +193,7 @@ def test_the_slo_held_if_the_promised_share_met_it(attainment: float, *, held: b
 def test_the_table_has_a_line_for_every_number(capsys: pytest.CaptureFixture[str]) -> None:
     show.print_story(story(), Console(width=200))
     printed = capsys.readouterr().out.replace("\u00a0", " ")
-    for name in results.NUMBERS:
+    for name in runs.NUMBERS:
         assert name in printed
     assert "60 %" in printed
 

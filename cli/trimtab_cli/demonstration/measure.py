@@ -20,6 +20,7 @@ from trimtab_operator.local.process_runner import Life
 from trimtab_sim import report
 
 from trimtab_cli.demonstration import outcomes
+from trimtab_cli.pages import figures
 
 CACHE_HIT = "hit"
 
@@ -99,12 +100,8 @@ class Measurement:
         return max((found.slo.attainment for found in self._table.classes), default=0.0) if self._table else 0.0
 
     def limits(self) -> report.Promise:
-        """The latency limits to draw: the strictest of the classes, and where those have none, of the tiers."""
-        listed = (self._table.classes, self._table.tiers) if self._table else ((), ())
-        classes, tiers = (report.Promise.of(promises.strictest(*(one.slo for one in part))) for part in listed)
-        return report.Promise(
-            classes.ttft_s or tiers.ttft_s, classes.itl_s or tiers.itl_s, classes.e2e_s or tiers.e2e_s
-        )
+        """The latency limits to draw."""
+        return figures.strictest_limits(self._table)
 
     def run(self, lives: Sequence[Life], *, settings: str, notes: tuple[str, ...]) -> report.Run:
         """The run, from everything that was taken in."""

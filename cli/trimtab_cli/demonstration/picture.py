@@ -71,11 +71,6 @@ def take(outcome: reconcile.Outcome, lives: Sequence[Life], decision: Decision |
     )
 
 
-def moves_weights(decision: Decision) -> bool:
-    """Whether a decision is about shares: such as ``simple: small 60 % → 70 %``, not ``small/l4 2 → 3``."""
-    return "%" in decision.action
-
-
 def told_or_alive(outcome: reconcile.Outcome, lives: Sequence[Life]) -> set[VariantKey]:
     """Variants that have replicas or should have some."""
     return {key for key, count in outcome.told.items() if count} | {

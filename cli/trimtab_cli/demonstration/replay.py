@@ -20,6 +20,7 @@ from trimtab_sim.workload import Trace
 
 from trimtab_cli import failure
 from trimtab_cli.demonstration import live, load, measure, outcomes, standing
+from trimtab_cli.pages import wording
 
 READY_SECONDS = 90.0
 """Longest wait for the first fleet."""
@@ -190,7 +191,7 @@ def _status(plan: Plan, found: measure.Measurement, at_s: float) -> live.Status:
     if at_s < 0:
         title = f"run-in, {-at_s:.0f} s left"
     elif at_s <= plan.duration_s:
-        title = f"replay {clock(at_s)} of {clock(plan.duration_s)}"
+        title = f"replay {wording.clock(at_s)} of {wording.clock(plan.duration_s)}"
     else:
         title = f"replay of {total} done, waiting for the last answers"
     facts = [("requests", f"{found.done} ended")]
@@ -199,11 +200,6 @@ def _status(plan: Plan, found: measure.Measurement, at_s: float) -> live.Status:
     if found.attainment is not None:
         facts.append(("SLO met", f"{found.attainment:.1%} (promised {found.promised():.0%})"))
     return live.Status(title, facts, plan.note, at_s / plan.duration_s)
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, such as ``1:05``."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _settings(running: session.Session) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab_core import units
-from trimtab_core.planning.plan import Decision
 from trimtab_sim import baselines, report
 
-from trimtab_cli.demonstration import outcomes, page, picture, plots
-from trimtab_cli.demonstration.replay import clock
+from trimtab_cli.demonstration import outcomes
+from trimtab_cli.pages import figures, page, plots, runs, wording
 
 NAMES = {
     "trimtab": "Trimtab",
@@ -20,10 +18,6 @@ NAMES = {
     baselines.HpaOnQueue.name: "HPA on queue length",
 }
 _SHARE_WINDOWS = 30
-NUMBERS = (
-    "requests", "cost", "$/1,000 requests", "Trimtab saves", "SLO met", "TTFT p95", "ITL p95", "end to end p95",
-    "GPU hours", "GPU use", "replica changes", "quality kept",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +65,12 @@ def headline(story: Story) -> str:
     """The demo in one or two sentences."""
     run = story.ours
     told = (
-        f"{run.requests:,} requests in {clock(run.duration_s)} cost {units.format_usd(run.cost_usd)} with Trimtab; "
-        f"{_percent(run.slo_attainment, 1)} of them met the SLO ({_percent(story.promised)} promised)."
+        f"{run.requests:,} requests in {wording.clock(run.duration_s)} "
+        f"cost {units.format_usd(run.cost_usd)} with Trimtab; "
+        f"{wording.percent(run.slo_attainment, 1)} of them met the SLO ({wording.percent(story.promised)} promised)."
     )
     others = [
-        f"{units.format_usd(other.cost_usd)} with {_name(other)} ({_percent(run.saved_against(other))} saved)"
+        f"{units.format_usd(other.cost_usd)} with {_name(other)} ({wording.percent(run.saved_against(other))} saved)"
         for other in story.runs[1:]
     ]
     return f"{told} The same load would have cost {' and '.join(others)}." if others else told
@@ -123,24 +118,7 @@ def honesty(story: Story) -> list[tuple[str, str]]:
 def columns(story: Story) -> list[page.Column]:
     """One column per controller."""
     return [
-        page.Column(
-            name=_name(run),
-            origin=run.measured,
-            cells=(
-                f"{run.requests:,}",
-                units.format_usd(run.cost_usd),
-                units.format_usd(run.usd_per_1k_requests),
-                "" if run is story.ours else _percent(story.ours.saved_against(run)),
-                _percent(run.slo_attainment, 1) + ("" if run.slo_attainment >= story.promised else ", missed"),
-                _seconds(run.ttft_p95_s),
-                _seconds(run.itl_p95_s),
-                _seconds(run.e2e_p95_s),
-                f"{run.gpu_hours:.2f}",
-                _percent(run.gpu_utilisation),
-                str(run.replica_changes),
-                _percent(run.quality_retention, 1),
-            ),
-        )
+        page.Column(_name(run), run.measured, runs.cells(run, story.ours, story.promised), main=run is story.ours)
         for run in story.runs
     ]
 
@@ -153,89 +131,51 @@ def build_page(story: Story) -> page.Page:
         duration_seconds=story.ours.duration_s,
         cards=_cards(story),
         honesty=honesty(story),
-        numbers=NUMBERS,
+        heading="Trimtab and the baselines",
+        numbers=runs.NUMBERS,
         columns=columns(story),
         figures=_figures(story),
-        scaling=[_told(one) for one in story.ours.decisions if not picture.moves_weights(one)],
-        routing=[_told(one) for one in story.ours.decisions if picture.moves_weights(one)],
+        scaling=[runs.told(one) for one in story.ours.decisions if not runs.moves_weights(one)],
+        routing=[runs.told(one) for one in story.ours.decisions if runs.moves_weights(one)],
         facts=[*story.facts, *((f"{_name(run)} settings", run.settings) for run in story.runs if run.settings)],
     )
 
 
 def _cards(story: Story) -> list[page.Card]:
     run = story.ours
-    cards = [page.Card("Cost", units.format_usd(run.cost_usd), f"measured, {clock(run.duration_s)}")]
+    cards = [page.Card("Cost", units.format_usd(run.cost_usd), f"measured, {wording.clock(run.duration_s)}")]
     for other in story.runs[1:]:
         saved = run.saved_against(other)
-        cards.append(page.Card(f"Saved against {_name(other)}", _percent(saved), "simulated baseline", saved > 0))
+        cards.append(
+            page.Card(f"Saved against {_name(other)}", wording.percent(saved), "simulated baseline", saved > 0)
+        )
     cards += [
-        page.Card("SLO met", _percent(run.slo_attainment, 1), f"promised {_percent(story.promised)}", story.held),
+        page.Card(
+            "SLO met", wording.percent(run.slo_attainment, 1), f"promised {wording.percent(story.promised)}", story.held
+        ),
         page.Card("Per 1,000 requests", units.format_usd(run.usd_per_1k_requests), f"{run.requests:,} requests"),
-        page.Card("Quality kept", _percent(run.quality_retention, 1), "of always the best tier, estimated"),
+        page.Card("Quality kept", wording.percent(run.quality_retention, 1), "of always the best tier, estimated"),
     ]
     return cards
 
 
 def _figures(story: Story) -> list[page.Figure]:
-    run = story.ours
-    replicas = [
-        plots.Series(
-            name, [(p.t_s, float(p.ready.get(name, 0) + p.pending.get(name, 0))) for p in run.series], at, step=True
-        )
-        for at, name in enumerate(story.tiers, 1)
-    ]
-    return [
-        page.Figure(
-            plots.Chart("Load", "requests/s", [plots.Series("offered", _smooth(run), 1)]),
-            "What the trace asked for, a running mean.",
-        ),
-        page.Figure(
-            plots.Chart("Replicas by tier", "replicas", replicas, stacked=True, whole=True),
-            "Ready and starting ones; leaving ones are not drawn, but paid.",
-        ),
-        page.Figure(
-            plots.Chart("What the fleet costs", "$/h", [_cost(one, at) for at, one in enumerate(story.runs, 1)]),
-            "All replicas, starting and leaving ones included. Dashed: simulated baselines.",
-        ),
-        page.Figure(_shares(story), "Where each window's requests were answered."),
-        page.Figure(_latency("End-to-end latency, p95", "e2e_p95_s", story.runs, story.limits.e2e_s), _WINDOWS),
-        page.Figure(_latency("Time to first token, p95", "ttft_p95_s", story.runs, story.limits.ttft_s), _WINDOWS),
-        page.Figure(_latency("Time between tokens, p95", "itl_p95_s", story.runs, story.limits.itl_s), _WINDOWS),
-        page.Figure(_attainment(story), "Share of each window's requests that met every promised latency."),
-    ]
-
-
-_WINDOWS = "Over the requests that arrived in each window. Dashed: simulated baselines."
-
-
-def _latency(title: str, field: str, runs: Sequence[report.Run], limit: float | None) -> plots.Chart:
-    """One latency of all controllers over time, with the promise."""
-    lines = []
-    for at, run in enumerate(runs, 1):
-        points = [(p.t_s, math.nan if (value := getattr(p, field)) is None else float(value)) for p in run.series]
-        lines.append(plots.Series(_name(run), points, at, dashed=run.measured == "simulated"))
-    return plots.Chart(title, "s", lines, limit=None if limit is None else (limit, f"SLO {_seconds(limit)}"))
-
-
-def _attainment(story: Story) -> plots.Chart:
-    """How well the SLO was kept over time, with the promise."""
-    lines = [
-        plots.Series(
-            _name(run),
-            [(p.t_s, math.nan if p.slo_attainment is None else 100 * p.slo_attainment) for p in run.series],
-            at,
-            dashed=run.measured == "simulated",
-        )
-        for at, run in enumerate(story.runs, 1)
-    ]
-    return plots.Chart(
-        "SLO met", "% of requests", lines, limit=(100 * story.promised, _percent(story.promised)), top=100
+    course = figures.Course(
+        runs=story.runs,
+        names=[_name(run) for run in story.runs],
+        tiers=story.tiers,
+        promised=story.promised,
+        limits=story.limits,
+        others="simulated baselines",
     )
-
-
-def _cost(run: report.Run, colour: int) -> plots.Series:
-    points = [(point.t_s, point.usd_per_hour) for point in run.series]
-    return plots.Series(_name(run), points, colour, step=True, dashed=run.measured == "simulated")
+    return [
+        figures.load(course),
+        figures.replicas(course),
+        figures.cost(course),
+        page.Figure(_shares(story), "Where each window's requests were answered."),
+        *figures.latencies(course),
+        figures.attainment(course),
+    ]
 
 
 def _shares(story: Story) -> plots.Chart:
@@ -249,36 +189,12 @@ def _shares(story: Story) -> plots.Chart:
     for colour, name in enumerate(names, 1):
         points = [(at * step, 100 * window[name] / max(1, window.total())) for at, window in enumerate(counts)]
         share = story.ours.share_by_tier.get(name, 0.0)
-        lines.append(plots.Series(f"{name} {_percent(share)}", points, colour, step=True))
+        lines.append(plots.Series(f"{name} {wording.percent(share)}", points, colour, step=True))
     return plots.Chart("Share by tier", "% of requests", lines, stacked=True)
-
-
-def _smooth(run: report.Run, width: int = 3) -> list[plots.Point]:
-    """Arrivals per second as a running mean over ``width`` points, so that the course shows through the noise."""
-    values = [point.arrivals_per_second for point in run.series]
-    smoothed = []
-    for at, point in enumerate(run.series):
-        around = values[max(0, at - width // 2) : at + width // 2 + 1]
-        smoothed.append((point.t_s, sum(around) / len(around)))
-    return smoothed
-
-
-def _told(decision: Decision) -> page.Told:
-    before, after = decision.cost_before_usd_per_hour, decision.cost_after_usd_per_hour
-    cost = f"{before:.2f}" if abs(before - after) < 0.005 else f"{before:.2f} → {after:.2f}"  # noqa: PLR2004 (a cent)
-    return page.Told(clock(decision.time), decision.tier.rpartition("/")[2], decision.action, cost, decision.reasons)
 
 
 def _name(run: report.Run) -> str:
     return NAMES.get(run.controller, run.controller)
-
-
-def _percent(value: float, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f}\u00a0%"  # the space must not break
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else units.format_duration(float(f"{value:.3g}"))
 
 
 def _milliseconds(value: float) -> str:

@@ -21,7 +21,8 @@ from trimtab_operator.local import adapt, session, store
 from trimtab_sim import prompts, report, search, traces, workload, world
 
 from trimtab_cli import failure, running
-from trimtab_cli.demonstration import live, page, replay, results
+from trimtab_cli.demonstration import live, replay, results
+from trimtab_cli.pages import page, runs, wording
 
 SHORTEST_MINUTES = 0.2
 LONGEST_RUN_IN_SECONDS = 10.0
@@ -226,7 +227,7 @@ def tell(plan: replay.Plan, found: replay.Result, others: Sequence[report.Run], 
         limits=found.limits,
         health=found.health,
         errors=found.errors,
-        trace=f"{plan.trace.source}: {len(plan.trace.requests):,} requests in {replay.clock(plan.duration_s)}",
+        trace=f"{plan.trace.source}: {len(plan.trace.requests):,} requests in {wording.clock(plan.duration_s)}",
         time_scale=plan.options.time_scale,
         stream_interval=plan.options.stream_interval,
         run_in_s=plan.run_in_s,
@@ -257,7 +258,7 @@ def print_story(story: results.Story, console: Console) -> None:
     table.add_column("")
     for column in told:
         table.add_column(f"{column.name}\n({column.origin})", justify="right")
-    for at, name in enumerate(results.NUMBERS):
+    for at, name in enumerate(runs.NUMBERS):
         table.add_row(name, *(column.cells[at] for column in told))
     console.print(table)
     shares = ", ".join(f"{tier} {share:.0%}" for tier, share in story.ours.share_by_tier.items())

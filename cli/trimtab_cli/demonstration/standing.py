@@ -14,6 +14,7 @@ from trimtab_operator.local import session, store
 
 from trimtab_cli import failure, running
 from trimtab_cli.demonstration import live, picture
+from trimtab_cli.pages import runs
 
 WATCH_SECONDS = 1.0
 SHOW_SECONDS = 0.5
@@ -32,7 +33,7 @@ class Latest:
         self.cycle = cycle
         if self._tell is not None and not self._tell.is_drawn:
             for one in cycle.decisions:
-                if not picture.moves_weights(one):
+                if not runs.moves_weights(one):
                     self._tell.say(f"{one.action}: {one.reasons[0] if one.reasons else 'no reason given'}")
 
     def draw(self, runner: session.Session) -> picture.Picture | None:

@@ -1,4 +1,4 @@
-"""The HTML report: one file that needs nothing else, filled from values. Pure but for its own template."""
+"""An HTML report: one file that needs nothing else, filled from values. Pure but for its own template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jinja2
 import markupsafe
 
-from trimtab_cli.demonstration import plots
+from trimtab_cli.pages import plots
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,18 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One controller in the table: its name, how its numbers were made, and a cell for each of ``Page.numbers``."""
+    """One column of the table: a cell for each of ``Page.numbers``.
+
+    Attributes:
+        name: such as a controller's.
+        origin: how its numbers were made; empty where that is the same for all.
+        main: the one that the page is about.
+    """
 
     name: str
     origin: str
     cells: Sequence[str]
+    main: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,16 @@ class Told:
     action: str
     cost: str
     reasons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs between two sets of manifests; empty where one of them doesn't have it."""
+
+    about: str
+    field: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +78,12 @@ class Page:
     Attributes:
         headline: the run in one sentence.
         honesty: (label, text) pairs: what is measured, what simulated, what shortened.
+        heading: of the table.
         numbers: what the table compares, a line each.
-        columns: the controllers, ours first.
+        columns: what is compared.
         scaling, routing: decisions about replicas and about weights, in order of time.
         facts: (name, value) pairs about the run, such as trace, seed and machine.
+        changes: of the manifests, where two sets are compared.
     """
 
     title: str
@@ -72,18 +91,20 @@ class Page:
     duration_seconds: float
     cards: Sequence[Card]
     honesty: Sequence[tuple[str, str]]
+    heading: str
     numbers: Sequence[str]
     columns: Sequence[Column]
     figures: Sequence[Figure]
     scaling: Sequence[Told]
     routing: Sequence[Told]
     facts: Sequence[tuple[str, str]]
+    changes: Sequence[Change] = ()
 
 
 def render(page: Page) -> str:
     """The report as HTML text."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trimtab_cli.demonstration", ""),
+        loader=jinja2.PackageLoader("trimtab_cli.pages", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

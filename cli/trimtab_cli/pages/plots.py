@@ -20,7 +20,11 @@ _TICKS = 4
 _TIME_TICKS = 7
 _LABEL_HEIGHT = 14
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
-_SECONDS_TICKS = (10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+_HOUR, _DAY = 3600, 86400
+_SECONDS_TICKS = (
+    *(10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR),
+    *(_DAY, 2 * _DAY, 7 * _DAY),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,7 @@ class _Frame:
             rows.append(_text(_LEFT - 6, self.y(value) + 4, f"{value:g}", "end"))
         step = next((s for s in _SECONDS_TICKS if self.duration / s <= _TIME_TICKS), math.ceil(self.duration))
         rows += [
-            _text(self.x(at), HEIGHT - 10, f"{at // 60}:{at % 60:02d}", "middle")
-            for at in range(0, int(self.duration) + 1, step)
+            _text(self.x(at), HEIGHT - 10, _moment(at, step), "middle") for at in range(0, int(self.duration) + 1, step)
         ]
         rows.append(
             f'<text class="unit" transform="translate(12 {HEIGHT / 2:g}) rotate(-90)">{html.escape(unit)}</text>'
@@ -162,6 +165,13 @@ class _Frame:
         return [
             (self.x(at), self.y(value)) for (begin, value), end in zip(points, ends, strict=True) for at in (begin, end)
         ]
+
+
+def _moment(at: int, step: int) -> str:
+    """A time on the axis, as exact as the ticks are apart: ``2d``, ``6h`` or ``5:30``."""
+    if step >= _DAY:
+        return f"{at // _DAY}d"
+    return f"{at // _HOUR}h" if step >= _HOUR else f"{at // 60}:{at % 60:02d}"
 
 
 def _runs(points: Sequence[Point]) -> list[list[Point]]:

@@ -1,0 +1,1 @@
+"""Pages that tell of runs: one file each, with plots, that needs nothing else."""

@@ -1,0 +1,49 @@
+"""How numbers are written for people, the same in every table, page and sentence. Pure."""
+
+from __future__ import annotations
+
+from trimtab_core import units
+
+NOTHING = "–"
+"""Stands where there is no number."""
+_NO_BREAK = "\u00a0"
+_MINUS = "\u2212"
+_CENT = 0.005
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """A share as ``97 %``, with a space that doesn't break."""
+    return f"{100 * value:.{digits}f}{_NO_BREAK}%"
+
+
+def seconds(value: float | None) -> str:
+    """A duration to three digits."""
+    return NOTHING if value is None else units.format_duration(float(f"{value:.3g}"))
+
+
+def clock(value: float) -> str:
+    """Seconds since the start as ``m:ss``, from an hour on ``h:mm:ss``."""
+    minutes, rest = divmod(max(0, int(value)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def signed(value: float, unit: str, digits: int = 0) -> str:
+    """A difference with its sign, such as ``+1.2 points``; without one where it rounds to nothing."""
+    size = f"{abs(value):,.{digits}f}"
+    sign = "" if not size.strip("0.,") else _MINUS if value < 0 else "+"
+    return f"{sign}{size}{_NO_BREAK}{unit}".strip(_NO_BREAK)
+
+
+def usd_change(before: float, after: float) -> str:
+    """A difference of two amounts with its share, such as ``+$1.20 (+12.0 %)``."""
+    difference = after - before
+    if abs(difference) < _CENT:
+        return "none"
+    amount = f"{_MINUS if difference < 0 else '+'}{units.format_usd(abs(difference))}"
+    return f"{amount} ({signed(100 * difference / before, '%', 1)})" if before else amount
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Such as ``1 replica`` and ``2 replicas``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
