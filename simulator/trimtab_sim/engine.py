@@ -115,3 +115,7 @@ class Engine:
                 self._now = time
                 event.run()
         self._now = max(self._now, until)
+
+    def halt(self) -> None:
+        """Forget all events: a ``run`` under way ends with the current one."""
+        self._queue.clear()

@@ -109,6 +109,7 @@ class Run:
         reversals_per_hour: changes of direction of a tier's replicas, of the tier that has most.
         wrong_way_moves: scale-downs, and weights moved away from a healthy tier, that no fresh signal justifies.
         regret: cost above the offline optimum's, as a share of that; None where none was computed.
+        aborted: why the run was ended early, in which case it tells of its beginning only; empty for a whole run.
         settings: what the controller was set to, for people.
         notes: what one must know to read the numbers.
     """
@@ -132,6 +133,7 @@ class Run:
     reversals_per_hour: float = 0.0
     wrong_way_moves: int = 0
     regret: float | None = None
+    aborted: str = ""
     measured: str = "simulated"
     settings: str = ""
     notes: tuple[str, ...] = ()
@@ -214,6 +216,11 @@ class Recorder:
         self._tiers[outcome.tier] += 1
         self._quality += outcome.quality
         self._best_quality += outcome.best_quality
+
+    @property
+    def misses(self) -> int:
+        """Requests so far that missed the SLO, failed ones included."""
+        return sum(window.requests - window.met for window in self._windows)
 
     def observe(self, fleet: Fleet) -> None:
         """Note the fleet; in order of time."""

@@ -105,13 +105,40 @@ Progress = Callable[[float], None]
 """Told the share of the run that is done, from 0 to 1."""
 
 
-def simulate(scenario: Scenario, controller: control.Controller, progress: Progress | None = None) -> report.Run:
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When a run has told enough: it ends at the next scrape, and its ``Run`` says so in ``aborted``.
+
+    Neither number ever falls within a run, so what is aborted would have ended above the bound as well.
+
+    Attributes:
+        misses: ends once more requests than that have missed the SLO; None for no bound.
+        usd: ends once more than that has been paid; None for no bound.
+    """
+
+    misses: int | None = None
+    usd: float | None = None
+
+
+def simulate(
+    scenario: Scenario,
+    controller: control.Controller,
+    progress: Progress | None = None,
+    *,
+    stop: Stop | None = None,
+) -> report.Run:
     """Run one controller on a scenario. Equal scenarios and controllers give equal runs.
+
+    Args:
+        scenario: the world.
+        controller: a new one for each run, since it may remember.
+        progress: told how far the run is.
+        stop: when to end early.
 
     Raises:
         ScenarioError: if the manifests can't be simulated.
     """
-    return World(scenario, controller, progress).run()
+    return World(scenario, controller, progress, stop=stop or Stop()).run()
 
 
 def first_look(scenario: Scenario) -> Snapshot:
@@ -145,8 +172,17 @@ def class_shares(scenario: Scenario) -> dict[str, float]:
 class World:
     """One run in the making; ``run`` once."""
 
-    def __init__(self, scenario: Scenario, controller: control.Controller, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        controller: control.Controller,
+        progress: Progress | None = None,
+        *,
+        stop: Stop = Stop(),
+    ) -> None:
         settings = scenario.settings
+        self._stop = stop
+        self._aborted = ""
         self._scenario = scenario
         self._controller = controller
         self._progress = progress or (lambda _: None)
@@ -176,11 +212,12 @@ class World:
         """Everything from the prologue to the last answer."""
         self._begin()
         self._clock.run(until=self._duration)
-        self._bill = self._fleet.bill()
+        self._bill = self._bill or self._fleet.bill()
         ends = self._duration + _PATIENCE_SECONDS
         while self._service.unsettled and self._clock.peek() <= ends:
             self._clock.step()
-        self._service.give_up()
+        if not self._aborted:
+            self._service.give_up()
         bill = report.Bill(
             self._bill.cost_usd + self._service.external_usd,
             self._bill.gpu_hours,
@@ -188,7 +225,11 @@ class World:
             self._bill.replica_changes,
         )
         return self._recorder.run(
-            self._controller.name, bill, settings=self._controller.settings, notes=(self._scenario.trace.source,)
+            self._controller.name,
+            bill,
+            settings=self._controller.settings,
+            notes=(self._scenario.trace.source,),
+            aborted=self._aborted,
         )
 
     def _begin(self) -> None:
@@ -224,6 +265,20 @@ class World:
             settings.scrape_delay / settings.shorten, lambda: self._meters.keep(sampled, engines), Order.MEASURE
         )
         self._clock.after(settings.scrape_interval / settings.shorten, self._scrape, Order.MEASURE)
+        self._end_early()
+
+    def _end_early(self) -> None:
+        """Abort the run once it has told enough. Asked right after a scrape, when looking changes nothing."""
+        stop, misses = self._stop, self._recorder.misses
+        if self._bill is not None:  # the last answers come in, and nothing is paid for them
+            return
+        if stop.misses is not None and misses > stop.misses:
+            self._aborted = f"more than {stop.misses} misses after {self._clock.now:.0f} s"
+        if stop.usd is not None and self._fleet.bill().cost_usd + self._service.external_usd > stop.usd:
+            self._aborted = f"more than ${stop.usd:.2f} after {self._clock.now:.0f} s"
+        if self._aborted:
+            self._bill = self._fleet.bill()
+            self._clock.halt()
 
     def _read_engines(self, now: float) -> dict[str, observation.EngineReading]:
         for _, replica in self._fleet.members():
