@@ -8,7 +8,7 @@ from trimtab_sim import baselines, engine, report, world
 
 from tests.simulator import scenarios
 
-SCENARIO = scenarios.scenario(scenarios.flat_trace(minutes=6, rps=12.0))
+SCENARIO = scenarios.scenario(scenarios.flat_trace(minutes=6, rps=4.0))
 LARGE = VariantKey("default/large", "h100")
 
 
