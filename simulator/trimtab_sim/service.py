@@ -25,6 +25,10 @@ OK, CACHED, FAILED, NO_TIER = "ok", "cached", "failed", "none"
 HIT, MISS, STORE = "hit", "miss", "store"
 
 
+Witness = Callable[[Request, report.Outcome], None]
+"""Told of each request and how it ended, those of the prologue included."""
+
+
 @dataclass(slots=True, eq=False)
 class _Flight:
     """One request under way."""
@@ -68,6 +72,7 @@ class Service:
         policy: ``namespace/name``.
         seed: of random choices.
         source: of the prompts.
+        witness: told of every request's outcome, if anybody wants to know.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Service:
         policy: str,
         seed: int,
         source: prompts.Source,
+        witness: Witness | None = None,
     ) -> None:
         self._clock = clock
         self._meters = counts
@@ -87,6 +93,7 @@ class Service:
         self._find = find
         self._policy = policy
         self._source = source
+        self._witness = witness
         self._dispatcher = dispatch.Dispatcher(seed, source)
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
@@ -122,7 +129,7 @@ class Service:
         """A request comes in."""
         choice = self._dispatcher.choose(request)
         if choice is None:
-            self._recorder.add(report.Outcome(request.arrival_s, report.FAILED, met=False))
+            self._record(request, report.Outcome(request.arrival_s, report.FAILED, met=False))
             return
         labels = (self._policy, choice.request_class.name)
         self._meters.count(telemetry.ARRIVALS, labels)
@@ -236,7 +243,8 @@ class Service:
             served, earned = None, stored_quality
             self._meters.count(telemetry.REQUESTS, (self._policy, choice.request_class.name, report.CACHE, CACHED))
         met = self._promised(choice.request_class, served).met(*latencies)
-        self._recorder.add(report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best))
+        outcome = report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best)
+        self._record(request, outcome)
 
     def _fail(self, flight: _Flight) -> None:
         if not self._end(flight):
@@ -251,7 +259,13 @@ class Service:
             if limit is not None:
                 self._meters.count(telemetry.SLO_MEASURED, (*labels, name))
         _, best = self._quality(flight.request, choice)
-        self._recorder.add(report.Outcome(flight.request.arrival_s, report.FAILED, met=False, best_quality=best))
+        outcome = report.Outcome(flight.request.arrival_s, report.FAILED, met=False, best_quality=best)
+        self._record(flight.request, outcome)
+
+    def _record(self, request: Request, outcome: report.Outcome) -> None:
+        self._recorder.add(outcome)
+        if self._witness is not None:
+            self._witness(request, outcome)
 
     def _end(self, flight: _Flight) -> bool:
         """Whether it was under way until now: every request ends once."""

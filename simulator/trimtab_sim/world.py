@@ -126,6 +126,7 @@ def simulate(
     progress: Progress | None = None,
     *,
     stop: Stop | None = None,
+    witness: service.Witness | None = None,
 ) -> report.Run:
     """Run one controller on a scenario. Equal scenarios and controllers give equal runs.
 
@@ -134,11 +135,12 @@ def simulate(
         controller: a new one for each run, since it may remember.
         progress: told how far the run is.
         stop: when to end early.
+        witness: told of every request's outcome.
 
     Raises:
         ScenarioError: if the manifests can't be simulated.
     """
-    return World(scenario, controller, progress, stop=stop or Stop()).run()
+    return World(scenario, controller, progress, stop=stop or Stop(), witness=witness).run()
 
 
 def first_look(scenario: Scenario) -> Snapshot:
@@ -179,6 +181,7 @@ class World:
         progress: Progress | None = None,
         *,
         stop: Stop = Stop(),
+        witness: service.Witness | None = None,
     ) -> None:
         settings = scenario.settings
         self._stop = stop
@@ -203,6 +206,7 @@ class World:
             policy=scenario.policy_key,
             seed=settings.seed,
             source=scenario.prompts,
+            witness=witness,
         )
         self._plan: Plan | None = None
         self._revision = 0

@@ -1,13 +1,21 @@
 """Known prompts: each earns what its models earned, comes equally often, and repeats at the stated rate."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_sim import dispatch, known_prompts, prompts, workload
+from trimtab_core.api import v1alpha1
+from trimtab_sim import control, dispatch, known_prompts, prompts, report, workload, world
 from trimtab_sim.workload import Request, Trace
+
+from tests.simulator import scenarios
+
+CACHE = v1alpha1.CachePolicy.model_validate(
+    {"apiVersion": "inference.trimtab.dev/v1alpha1", "kind": "CachePolicy", "metadata": {"name": "answers"}}
+)
 
 
 def made(count: int) -> list[known_prompts.Prompt]:
@@ -111,3 +119,35 @@ def test_a_trace_that_makes_its_requests_anew_stays_one() -> None:
 def test_a_rate_outside_is_refused(repeats: float) -> None:
     with pytest.raises(workload.TraceError, match="repeats must lie in 0 to below 1"):
         known_prompts.assign(trace(3), repeats=repeats, seed=1)
+
+
+def test_a_request_earns_what_the_model_that_serves_it_earned() -> None:
+    models = {"model-small": 0.25, "model-large": 1.0}
+    source = known_prompts.Known([known_prompts.Prompt(f"question {at}", models) for at in range(10)], seed=4)
+    trace = known_prompts.assign(scenarios.flat_trace(), repeats=0.0, seed=1)
+    seen: list[tuple[Request, report.Outcome]] = []
+    run = world.simulate(
+        dataclasses.replace(scenarios.scenario(trace), source=source),
+        control.Trimtab(),
+        witness=lambda request, outcome: seen.append((request, outcome)),
+    )
+    counted = [outcome for request, outcome in seen if request.arrival_s >= 0]  # the rest is the prologue
+    assert len(counted) == run.requests
+    assert {outcome.tier for outcome in counted} == {"small", "large"}
+    assert all(outcome.quality == models[f"model-{outcome.tier}"] for outcome in counted)
+    assert all(outcome.best_quality == 1.0 for outcome in counted)
+
+
+def test_a_cached_answer_earns_what_the_first_one_did() -> None:
+    source = known_prompts.Known([known_prompts.Prompt("question", {"model-small": 0.25, "model-large": 1.0})], seed=4)
+    trace = known_prompts.assign(scenarios.flat_trace(), repeats=0.5, seed=1)
+    cached: dict[int, set[float]] = {}
+
+    def note(request: Request, outcome: report.Outcome) -> None:
+        cached.setdefault(request.prompt, set()).add(outcome.quality)
+
+    made_of = scenarios.scenario(trace, caches=(CACHE,), policy_spec={"cache": {"ref": "answers"}})
+    run = world.simulate(dataclasses.replace(made_of, source=source), control.Trimtab(), witness=note)
+    assert run.share_by_tier["cache"] > 0.3  # of the half that repeats, some came while the first was under way
+    assert any(earned == {0.25} for earned in cached.values())
+    assert any(earned == {1.0} for earned in cached.values())
