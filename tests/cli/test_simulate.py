@@ -114,7 +114,7 @@ def test_a_missed_slo_is_a_finding_and_the_table_is_shown_all_the_same(tmp_path:
         (["--scale", "nan"], "scale must be a finite number above 0, not nan"),
         (["--policy", "default/other"], "policy 'default/other' is not in the manifests; there are default/chat"),
         (["--trace", "absent.csv"], "absent.csv: can't be read: No such file or directory"),
-        (["--minutes", "1", "--json", "/nowhere/out.json"], "--json /nowhere/out.json: can't be written: No such file"),
+        (["--minutes", "1", "--json", "/nowhere/out.json"], "--json /nowhere/out.json: can't be written: the folder"),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -148,3 +148,35 @@ def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
 
     assert result.exception is not None
     assert not isinstance(result.exception, SystemExit)
+
+
+def test_the_json_file_tells_regret_and_conduct_of_every_run(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+
+    run("-f", manifests(tmp_path), "--trace", trace(tmp_path), "--baselines", "static-peak", "--json", out)
+
+    for found in json.loads(out.read_text())["runs"]:
+        assert set(found) >= {"regret", "reversals_per_hour", "wrong_way_moves"}
+        assert found["wrong_way_moves"] == 0
+
+
+def test_the_tables_have_a_line_for_each_controller_and_its_conduct(tmp_path: Path) -> None:
+    result = run("-f", manifests(tmp_path), "--trace", trace(tmp_path), "--baselines", "static-peak")
+
+    lines = result.output.splitlines()
+    kept, conduct = (next(at for at, line in enumerate(lines) if title in line) for title in ("regret", "wrong-way"))
+    assert "reversals/h" in lines[conduct]
+    for head in (kept, conduct):
+        assert [line.split()[0] for line in lines[head + 1 : head + 3]] == ["trimtab", "static-peak"]
+
+
+def test_the_page_shows_every_controller_over_time_and_stands_alone(tmp_path: Path) -> None:
+    file = tmp_path / "out.html"
+
+    run("-f", manifests(tmp_path), "--trace", trace(tmp_path), "--baselines", "static-peak", "--html", file)
+
+    text = file.read_text()
+    for title in ("Load", "Replicas by tier", "What the fleet costs", "End-to-end latency, p95", "SLO met"):
+        assert f'aria-label="{title}"' in text
+    assert "static-peak settings" in text
+    assert "http" not in text.replace("http-equiv", "")

@@ -1,0 +1,1 @@
+"""The parts of ``trimtab simulate``: its table and its page."""
