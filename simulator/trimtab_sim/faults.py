@@ -232,7 +232,7 @@ class Handover(Moment):
 class FlashCrowd(Period):
     """``factor`` times as many requests arrive."""
 
-    factor: Factor
+    factor: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False, strict=True)]
 
 
 class Faults(fields.ApiModel):

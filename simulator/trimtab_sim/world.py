@@ -9,27 +9,36 @@ their feet; nothing of it is counted.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from trimtab_core import capacity, economics, observation, recall, units
+from trimtab_core import capacity, economics, observation, units
 from trimtab_core.api import v1alpha1
-from trimtab_core.api.v1alpha1 import inference_tier, routing_policy
 from trimtab_core.planning.plan import Plan, Prediction, Source, VariantKey
 from trimtab_core.routing import publish
 from trimtab_core.signals import Sample
-from trimtab_core.snapshot import ReplicaPhase, Snapshot, TierState, VariantState
+from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierState, VariantState
 
-from trimtab_sim import control, dispatch, engine, faults, fleet, meters, prompts, replicas, report, service
+from trimtab_sim import (
+    arrivals,
+    control,
+    dispatch,
+    engine,
+    faults,
+    fleet,
+    meters,
+    objects,
+    prompts,
+    replicas,
+    report,
+    service,
+)
 from trimtab_sim.engine import Order
 from trimtab_sim.workload import Request, Trace
 
-EPOCH_SECONDS = 1_700_000_000.0
-"""The moment that controllers take for the start of the run; any would do."""
-_LAP_PROMPTS = 6 * 10**9
+EPOCH_SECONDS = objects.EPOCH_SECONDS
+"""The moment that controllers take for the start of the run."""
 _PATIENCE_SECONDS = 900.0
 """How long after the end of a run unfinished requests are waited for."""
 
@@ -70,6 +79,7 @@ class Scenario:
         policy: ``namespace/name`` of the policy that gets the trace; the first one when empty.
         faults: what goes wrong.
         source: of the prompts; made-up ones when None.
+        truth: how replicas of a variant really behave, where that is not what the manifests and the catalogue say.
     """
 
     tiers: tuple[v1alpha1.InferenceTier, ...]
@@ -80,6 +90,7 @@ class Scenario:
     policy: str = ""
     faults: faults.Faults = faults.NONE
     source: prompts.Source | None = None
+    truth: Mapping[VariantKey, CapacityProfile] = field(default_factory=dict)
 
     @property
     def prompts(self) -> prompts.Source:
@@ -145,15 +156,7 @@ def simulate(
 
 def first_look(scenario: Scenario) -> Snapshot:
     """The snapshot before anything runs: specs, prices and profiles."""
-    seen = observation.Observation(
-        tiers=scenario.tiers,
-        policies=scenario.policies,
-        caches=scenario.caches,
-        variants={},
-        answers={},
-        engines={},
-    )
-    return observation.snapshot(seen, now=EPOCH_SECONDS, epoch=1)
+    return objects.Objects(scenario.tiers, scenario.policies, scenario.caches).look(EPOCH_SECONDS, {}, {}, {})
 
 
 def class_shares(scenario: Scenario) -> dict[str, float]:
@@ -194,8 +197,7 @@ class World:
         self._duration = max(scenario.trace.duration_s, 1.0)
         self._recorder = report.Recorder(self._duration, points=settings.points)
         self._meters = meters.Meters(window_seconds=settings.window / settings.shorten)
-        self._tiers = {observation.key(tier.metadata): tier for tier in scenario.tiers}
-        self._policies = {observation.key(policy.metadata): policy for policy in scenario.policies}
+        self._objects = objects.Objects(scenario.tiers, scenario.policies, scenario.caches)
         self._snapshot = first_look(scenario)
         self._fleet = fleet.Fleet(self._clock, _kinds(self._snapshot, scenario), self._changed)
         self._service = service.Service(
@@ -246,7 +248,7 @@ class World:
         self._clock.at(start, self._scrape, Order.MEASURE)
         self._clock.at(start, self._decide, Order.CHANGE)  # before the first arrival: routers need a table
         self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
-        self._arrivals = _with_prologue(self._scenario.trace, self._prologue, self._duration)
+        self._arrivals = arrivals.with_prologue(self._scenario.trace, self._prologue, self._duration)
         self._next_arrival()
 
     def _begin_billing(self) -> None:
@@ -304,7 +306,7 @@ class World:
         self._snapshot = self._look(self._snapshot)
         orders = self._controller.step(self._snapshot)
         self._plan = orders.plan
-        self._remember(orders.plan)
+        self._objects.remember(orders.plan)
         for key, count in sorted(orders.plan.replicas.items()):
             self._fleet.scale(key, count)
         self._recorder.decide(
@@ -338,66 +340,25 @@ class World:
     def _look(self, previous: Snapshot | None = None) -> Snapshot:
         """What the operator would see now."""
         now = self._epoch()
-        seen = observation.Observation(
-            tiers=tuple(self._tiers.values()),
-            policies=tuple(self._policies.values()),
-            caches=self._scenario.caches,
-            variants={key: self._observed(key) for key in self._fleet.kinds},
-            answers=self._meters.answers(now),
-            engines=self._meters.engines,
-        )
-        return observation.snapshot(seen, now=now, epoch=1, previous=previous)
-
-    def _observed(self, key: VariantKey) -> observation.ObservedVariant:
-        desired = self._fleet.desired[key]
-        members = tuple(
-            observation.ObservedReplica(
-                name=replica.name,
-                phase=replica.phase,
-                created_at=EPOCH_SECONDS + replica.created_at,
-                ready_at=None if replica.ready_at is None else EPOCH_SECONDS + replica.ready_at,
-                address=f"{replica.name}:8000",
-            )
-            for replica in self._fleet.of(key)
-            if replica.phase is not None
-        )
-        return observation.ObservedVariant(desired, members, told=desired)
-
-    def _remember(self, plan: Plan) -> None:
-        """What the operator would write to status, and nothing else: the loop lives by it alone."""
-        for key, tier in self._tiers.items():
-            statuses = [
-                inference_tier.VariantStatus.model_validate(
-                    {"name": variant.name, **recall.memory_fields(plan.memory[VariantKey(key, variant.name)])}
-                )
-                for variant in tier.spec.variants
-                if VariantKey(key, variant.name) in plan.memory
-            ]
-            learned = plan.headroom.get(key)
-            utilisation = tier.status.utilisation if learned is None else recall.utilisation_field(learned.utilisation)
-            status = tier.status.model_copy(update={"variants": statuses, "utilisation": utilisation})
-            self._tiers[key] = tier.model_copy(update={"status": status})
-        for key, policy in self._policies.items():
-            classes = [
-                routing_policy.ClassWeights(name=name, weights=recall.weight_fields(shares))
-                for name, shares in plan.weights.get(key, {}).items()
-            ]
-            status_ = policy.status.model_copy(update={"classes": classes})
-            self._policies[key] = policy.model_copy(update={"status": status_})
+        variants = {key: objects.observed(self._fleet.desired[key], self._fleet.of(key)) for key in self._fleet.kinds}
+        return self._objects.look(now, variants, self._meters.answers(now), self._meters.engines, previous)
 
 
 def _kinds(snapshot: Snapshot, scenario: Scenario) -> dict[VariantKey, fleet.Kind]:
-    """How replicas of each variant really behave: as the profiles say, which the planner sees as well."""
+    """How replicas of each variant really behave: as the profiles say, or as the scenario knows better."""
     mix = mean_mix(scenario.trace)
     return {
-        VariantKey(tier.key, variant.name): _kind(snapshot, tier, variant, mix)
+        key: _kind(snapshot, tier, variant, mix, truth=scenario.truth.get(key))
         for tier in snapshot.tiers.values()
         for variant in tier.variants
+        for key in (VariantKey(tier.key, variant.name),)
     }
 
 
-def _kind(snapshot: Snapshot, tier: TierState, variant: VariantState, mix: capacity.Mix) -> fleet.Kind:
-    profile = variant.profile or publish.UNKNOWN_PROFILE
+def _kind(
+    snapshot: Snapshot, tier: TierState, variant: VariantState, mix: capacity.Mix, *, truth: CapacityProfile | None
+) -> fleet.Kind:
+    profile = truth or variant.profile or publish.UNKNOWN_PROFILE
     load = capacity.admissible_load(profile, mix, capacity.limits(tier.spec.slo))
     return fleet.Kind(
         profile=profile,
@@ -411,17 +372,3 @@ def _kind(snapshot: Snapshot, tier: TierState, variant: VariantState, mix: capac
 def mean_mix(trace: Trace) -> capacity.Mix:
     """Mean lengths of a trace's requests."""
     return capacity.Mix(trace.mean_input_tokens, trace.mean_output_tokens)
-
-
-def _with_prologue(requests: Iterable[Request], prologue: float, duration: float) -> Iterator[Request]:
-    """The trace, and before time 0 its beginning as often as it fits into the prologue."""
-    span = min(max(120.0, 0.05 * duration), duration, prologue) if prologue > 0 else 0.0
-    if span > 0:
-        beginning = list(itertools.takewhile(lambda request: request.arrival_s < span, requests))
-        for lap in range(math.ceil(prologue / span), 0, -1):
-            for request in beginning:
-                arrival_s = request.arrival_s - lap * span
-                if arrival_s >= -prologue:  # another text, or the laps would fill the cache for the trace
-                    prompt = request.prompt + lap * _LAP_PROMPTS
-                    yield dataclasses.replace(request, arrival_s=arrival_s, prompt=prompt)
-    yield from requests
