@@ -34,10 +34,18 @@ class Kind:
 
 @dataclass(slots=True)
 class _Account:
-    """Replica-seconds paid for and sequence-seconds served, of one variant."""
+    """What one variant has cost and done so far.
 
+    Attributes:
+        paid_seconds, sequence_seconds: of replicas that are gone.
+        usd_per_hour: price of a replica now.
+        usd_before: what earlier prices made of all paid seconds until the price changed, above the price of now.
+    """
+
+    usd_per_hour: float
     paid_seconds: float = 0.0
     sequence_seconds: float = 0.0
+    usd_before: float = 0.0
 
 
 class Fleet:
@@ -47,6 +55,7 @@ class Fleet:
         clock: the engine of events; what happens before its time 0 is not billed.
         kinds: the variants that can run.
         changed: told after every change of a replica's phase.
+        start: how a replica comes up that is created now; None for as its profile says.
     """
 
     def __init__(
@@ -54,13 +63,16 @@ class Fleet:
         clock: engine.Engine,
         kinds: Mapping[VariantKey, Kind],
         changed: Callable[[VariantKey, replicas.Replica], None],
+        *,
+        start: Callable[[VariantKey], replicas.Start | None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self.kinds = kinds
         self._changed = changed
+        self._start = start
         self._members: dict[VariantKey, dict[str, replicas.Replica]] = {key: {} for key in kinds}
         self._by_name: dict[str, replicas.Replica] = {}
-        self._accounts = {key: _Account() for key in kinds}
+        self._accounts = {key: _Account(kind.usd_per_hour) for key, kind in kinds.items()}
         self._served_before: dict[str, float] = {}
         self._number = 0
         self.desired: dict[VariantKey, int] = dict.fromkeys(kinds, 0)
@@ -96,15 +108,40 @@ class Fleet:
         if self._clock.now >= 0:
             self.changes += abs(desired - self.desired[key])
         self.desired[key] = desired
-        staying = [one for one in self._members[key].values() if one.phase is not ReplicaPhase.DRAINING]
-        for _ in range(desired - len(staying)):
-            self._create(key)
+        staying = self._refill(key)
         for replica in sorted(staying, key=_expendable)[: max(0, len(staying) - desired)]:
             replica.drain(self.kinds[key].drain_seconds)
 
+    def _refill(self, key: VariantKey) -> list[replicas.Replica]:
+        """Create what is missing, as a Deployment does, which doesn't count those that leave; those that stay."""
+        staying = [one for one in self._members[key].values() if one.phase is not ReplicaPhase.DRAINING]
+        staying += [self._create(key) for _ in range(self.desired[key] - len(staying))]
+        return staying
+
+    def preempt(self, key: VariantKey, replica: replicas.Replica, notice_s: float) -> None:
+        """The provider takes a replica's machine; another one is created at once."""
+        replica.preempt(notice_s)
+        self._refill(key)
+
+    def lose(self, key: VariantKey, replica: replicas.Replica) -> None:
+        """A replica and its machine are gone without a word; another one is created at once."""
+        replica.kill()
+        self._refill(key)
+
+    def reprice(self, key: VariantKey, usd_per_hour: float) -> None:
+        """Replicas of a variant cost that much from now on."""
+        account = self._accounts[key]
+        paid = account.paid_seconds + sum(self._paid_seconds(one) for one in self._members[key].values())
+        account.usd_before += paid / units.SECONDS_PER_HOUR * (account.usd_per_hour - usd_per_hour)
+        account.usd_per_hour = usd_per_hour
+
     def usd_per_hour(self) -> float:
-        """What everything that is not gone costs: pending, ready and draining."""
-        return sum(len(members) * self.kinds[key].usd_per_hour for key, members in self._members.items())
+        """What everything costs that has a machine: starting, ready and draining."""
+        now = self._clock.now
+        return sum(
+            sum(one.placed_at <= now for one in members.values()) * self._accounts[key].usd_per_hour
+            for key, members in self._members.items()
+        )
 
     def state(self) -> report.Fleet:
         """The fleet as the course shows it, by tier."""
@@ -133,7 +170,7 @@ class Fleet:
                 replica.processor.advance()
                 paid += self._paid_seconds(replica)
                 served += self._served_seconds(replica)
-            usd += paid / units.SECONDS_PER_HOUR * kind.usd_per_hour
+            usd += paid / units.SECONDS_PER_HOUR * account.usd_per_hour + account.usd_before
             hours += paid / units.SECONDS_PER_HOUR * kind.accelerators
             busy += min(served / kind.fitting, paid) / units.SECONDS_PER_HOUR * kind.accelerators
         return report.Bill(usd, hours, busy, self.changes)
@@ -150,13 +187,13 @@ class Fleet:
                 account.sequence_seconds += self._served_seconds(replica)
             self._changed(key, replica)
 
-        replica = replicas.Replica(name, self._clock, self.kinds[key].profile, changed)
+        replica = replicas.Replica(name, self._clock, self.kinds[key].profile, changed, start=self._start(key))
         self._members[key][name] = self._by_name[name] = replica
         return replica
 
     def _paid_seconds(self, replica: replicas.Replica) -> float:
         ended = self._clock.now if replica.gone_at is None else replica.gone_at
-        return max(0.0, ended - max(replica.created_at, 0.0))
+        return max(0.0, ended - max(replica.placed_at, 0.0))
 
     def _served_seconds(self, replica: replicas.Replica) -> float:
         return replica.processor.sequence_seconds - self._served_before.get(replica.name, 0.0)

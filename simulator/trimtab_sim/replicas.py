@@ -16,10 +16,12 @@ every step.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from trimtab_core.snapshot import CapacityProfile, ReplicaPhase
 
@@ -30,6 +32,8 @@ CHUNK_TOKENS = 2048
 """Prompt tokens read in one step: vLLM's default ``--max-num-batched-tokens`` for serving."""
 _EPSILON = 1e-6
 """Steps and tokens nearer than this count as reached: far below one token, far above rounding noise."""
+_FROZEN_STEP_SECONDS = 1e12
+"""A step that ends long after every run."""
 
 
 class Job:
@@ -165,6 +169,13 @@ class Processor:
         self._schedule()
         return jobs
 
+    def obey(self, profile: CapacityProfile) -> None:
+        """From now on follow the law of another profile: an engine that has become slow, or fast again."""
+        self.advance()
+        self._profile = profile
+        self._chunk_seconds = self._chunk / profile.prefill_tokens_per_second
+        self._schedule()
+
     def _step_seconds(self) -> float:
         decode = self._profile.itl_base_seconds + self._profile.itl_per_sequence_seconds * self.running
         return decode + self._chunk_seconds if self._reading else decode
@@ -224,36 +235,102 @@ class Processor:
             job.done(job)
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a replica comes up.
+
+    Attributes:
+        waits: seconds until a machine is found for it; infinite for never.
+        takes: seconds from there until it is ready; infinite for never.
+    """
+
+    waits: float
+    takes: float
+
+
 class Replica:
     """One replica: pending until it has started, then ready, maybe draining, then gone.
 
     Args:
         name: unique among all replicas ever.
         clock: the engine of events.
-        profile: of its variant; ``startup_seconds`` is how long it is pending.
+        profile: of its variant.
         changed: told after every change of phase; ``phase`` is None once it is gone.
+        start: how it comes up; at once on a machine and in the profile's ``startup_seconds`` where not given.
     """
 
     def __init__(
-        self, name: str, clock: engine.Engine, profile: CapacityProfile, changed: Callable[[Replica], None]
+        self,
+        name: str,
+        clock: engine.Engine,
+        profile: CapacityProfile,
+        changed: Callable[[Replica], None],
+        *,
+        start: Start | None = None,
     ) -> None:
         self.name = name
         self.profile = profile
+        self._start = start or Start(0.0, profile.startup_seconds)
         self.created_at = clock.now
+        """When the start that is under way, or the last one, began."""
+        self.placed_at = clock.now + self._start.waits
+        """When its machine is found, from when on it is paid for."""
         self.ready_at: float | None = None
         self.gone_at: float | None = None
+        self.preempted = False
+        """The provider takes its machine."""
+        self.frozen = False
+        """It looks well and makes no progress."""
         self.phase: ReplicaPhase | None = ReplicaPhase.PENDING
         self.processor = Processor(clock, profile)
         self._clock = clock
         self._changed = changed
-        self._next = clock.after(profile.startup_seconds, self._ready)
+        self._next = self._ready_after(self._start.waits + self._start.takes)
+
+    @property
+    def stuck(self) -> bool:
+        """Pending without a machine, or for ever: it carries nothing, and nothing is lost by giving it back."""
+        pending = self.phase is ReplicaPhase.PENDING
+        return pending and (self.placed_at > self._clock.now or math.isinf(self._next.time))
 
     def start_now(self) -> None:
         """Be ready at once, as if started long ago; nothing if it is not pending."""
         if self.phase is ReplicaPhase.PENDING:
             self._next.cancel()
-            self.created_at = self._clock.now - self.profile.startup_seconds
+            self.created_at = self.placed_at = self._clock.now - self.profile.startup_seconds
             self._ready()
+
+    def preempt(self, notice_s: float) -> None:
+        """The machine is taken: at once from a replica that starts, after the notice from one that is ready.
+
+        It takes no new requests from now on, and stays until the end of the notice even with nothing to do.
+        """
+        if self.phase is ReplicaPhase.PENDING:
+            self.kill()
+        elif self.phase is ReplicaPhase.READY:
+            self.preempted = True
+            self._next = self._clock.after(notice_s, self.kill)
+            self._set(ReplicaPhase.DRAINING)
+
+    def restart(self) -> None:
+        """The engine of a ready replica dies and starts anew on the same machine."""
+        if self.phase is ReplicaPhase.READY:
+            jobs = self.processor.drop_all()
+            self.created_at, self.ready_at = self._clock.now, None
+            self._next = self._ready_after(self._start.takes)
+            self._set(ReplicaPhase.PENDING)
+            for job in jobs:
+                job.done(job)
+
+    def freeze(self) -> None:
+        """Make no more progress."""
+        self.frozen = True
+        self.processor.obey(dataclasses.replace(self.profile, itl_base_seconds=_FROZEN_STEP_SECONDS))
+
+    def thaw(self) -> None:
+        """Go on as before."""
+        self.frozen = False
+        self.processor.obey(self.profile)
 
     def submit(self, job: Job) -> None:
         """Serve a request. Raises ValueError unless the replica is ready, or if the request never fits."""
@@ -288,12 +365,19 @@ class Replica:
         for job in jobs:
             job.done(job)
 
+    def _ready_after(self, seconds: float) -> engine.Event:
+        """The event of being ready; one that is never due has no place in the queue."""
+        if math.isinf(seconds):
+            return engine.Event(math.inf, self._ready)
+        return self._clock.after(seconds, self._ready)
+
     def _ready(self) -> None:
         self.ready_at = self._clock.now
         self._set(ReplicaPhase.READY)
 
     def _leave_if_empty(self) -> None:
-        if self.phase is ReplicaPhase.DRAINING and not self.processor.running and not self.processor.waiting:
+        idle = not self.processor.running and not self.processor.waiting
+        if self.phase is ReplicaPhase.DRAINING and idle and not self.preempted:
             self._next.cancel()
             self._set(None)
 

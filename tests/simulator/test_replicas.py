@@ -259,3 +259,81 @@ def test_a_killed_replica_ends_all_its_requests_once() -> None:
     assert len(life.ended) == 4
     assert all(job.finished_at is None for job in life.ended)
     assert life.replica.processor.running == life.replica.processor.waiting == 0
+
+
+class Life:
+    """One ready replica whose clock can be run, with what became of it and of its requests."""
+
+    def __init__(self) -> None:
+        self.clock = engine.Engine()
+        self.seen: list[tuple[float, str]] = []
+        self.ended: list[replicas.Job] = []
+        self.replica = replicas.Replica("r", self.clock, profile(), self.note)
+        self.replica.start_now()
+
+    def note(self, replica: replicas.Replica) -> None:
+        self.seen.append((self.clock.now, str(replica.phase or "Gone")))
+
+    def submit(self, one: Request) -> None:
+        self.replica.submit(replicas.Job(one, self.ended.append))
+
+
+def test_a_frozen_replica_looks_ready_and_goes_on_where_it_stopped() -> None:
+    life = Life()
+    life.submit(request(input_tokens=500, output_tokens=101))
+    life.clock.run(until=1.0)
+
+    life.replica.freeze()
+    life.submit(request(input_tokens=500, output_tokens=101))
+    life.clock.run(until=101.0)
+    assert life.replica.phase is ReplicaPhase.READY
+    assert life.replica.frozen
+    assert not life.ended
+    life.replica.thaw()
+    life.clock.run(until=200.0)
+
+    # alone it would have taken 2.171 s; 100 s of standstill, and a second sequence beside it from then on
+    first, second = life.ended
+    assert first.finished_at is not None
+    assert first.finished_at == pytest.approx(102.2, abs=0.15)
+    assert second.first_token_at is not None
+    assert second.first_token_at > 101.0
+
+
+def test_a_restarted_engine_drops_its_requests_and_starts_in_its_place() -> None:
+    life = Life()
+    life.submit(request())
+    life.clock.run(until=1.0)
+
+    life.replica.restart()
+    life.clock.run(until=40.0)
+
+    assert life.seen == [(0.0, "Ready"), (1.0, "Pending"), (31.0, "Ready")]
+    assert [job.finished_at for job in life.ended] == [None]
+    assert (life.replica.created_at, life.replica.ready_at) == (1.0, 31.0)
+
+
+def test_a_preempted_replica_finishes_what_fits_into_the_notice() -> None:
+    life = Life()
+    life.submit(request(output_tokens=101))  # 2.2 s
+    life.submit(request(output_tokens=10_001))  # 3.5 min
+
+    life.replica.preempt(30.0)
+    life.clock.run(until=100.0)
+
+    assert life.seen == [(0.0, "Ready"), (0.0, "Draining"), (30.0, "Gone")]
+    assert [job.finished_at is not None for job in life.ended] == [True, False]
+
+
+def test_a_replica_waits_for_a_machine_then_starts() -> None:
+    clock = engine.Engine()
+    replica = replicas.Replica("r", clock, profile(), lambda _: None, start=replicas.Start(100.0, 60.0))
+
+    clock.run(until=99.0)
+    assert replica.stuck
+    clock.run(until=159.0)
+    assert not replica.stuck
+    assert replica.phase is ReplicaPhase.PENDING
+    clock.run(until=160.0)
+
+    assert (replica.phase, replica.placed_at, replica.ready_at) == (ReplicaPhase.READY, 100.0, 160.0)
