@@ -261,30 +261,20 @@ def test_a_killed_replica_ends_all_its_requests_once() -> None:
     assert life.replica.processor.running == life.replica.processor.waiting == 0
 
 
-class Life:
-    """One ready replica whose clock can be run, with what became of it and of its requests."""
-
-    def __init__(self) -> None:
-        self.clock = engine.Engine()
-        self.seen: list[tuple[float, str]] = []
-        self.ended: list[replicas.Job] = []
-        self.replica = replicas.Replica("r", self.clock, profile(), self.note)
-        self.replica.start_now()
-
-    def note(self, replica: replicas.Replica) -> None:
-        self.seen.append((self.clock.now, str(replica.phase or "Gone")))
-
-    def submit(self, one: Request) -> None:
-        self.replica.submit(replicas.Job(one, self.ended.append))
+def ready() -> Life:
+    """A replica that is ready at time 0."""
+    life = Life()
+    life.replica.start_now()
+    return life
 
 
 def test_a_frozen_replica_looks_ready_and_goes_on_where_it_stopped() -> None:
-    life = Life()
-    life.submit(request(input_tokens=500, output_tokens=101))
+    life = ready()
+    life.submit(input_tokens=500, output_tokens=101)
     life.clock.run(until=1.0)
 
     life.replica.freeze()
-    life.submit(request(input_tokens=500, output_tokens=101))
+    life.submit(input_tokens=500, output_tokens=101)
     life.clock.run(until=101.0)
     assert life.replica.phase is ReplicaPhase.READY
     assert life.replica.frozen
@@ -301,27 +291,27 @@ def test_a_frozen_replica_looks_ready_and_goes_on_where_it_stopped() -> None:
 
 
 def test_a_restarted_engine_drops_its_requests_and_starts_in_its_place() -> None:
-    life = Life()
-    life.submit(request())
+    life = ready()
+    life.submit()
     life.clock.run(until=1.0)
 
     life.replica.restart()
     life.clock.run(until=40.0)
 
-    assert life.seen == [(0.0, "Ready"), (1.0, "Pending"), (31.0, "Ready")]
+    assert life.phases[1:] == [(1.0, ReplicaPhase.PENDING), (31.0, ReplicaPhase.READY)]
     assert [job.finished_at for job in life.ended] == [None]
     assert (life.replica.created_at, life.replica.ready_at) == (1.0, 31.0)
 
 
 def test_a_preempted_replica_finishes_what_fits_into_the_notice() -> None:
-    life = Life()
-    life.submit(request(output_tokens=101))  # 2.2 s
-    life.submit(request(output_tokens=10_001))  # 3.5 min
+    life = ready()
+    life.submit(output_tokens=101)  # 2.2 s
+    life.submit(output_tokens=10_001)  # 3.5 min
 
     life.replica.preempt(30.0)
     life.clock.run(until=100.0)
 
-    assert life.seen == [(0.0, "Ready"), (0.0, "Draining"), (30.0, "Gone")]
+    assert life.phases[1:] == [(0.0, ReplicaPhase.DRAINING), (30.0, None)]
     assert [job.finished_at is not None for job in life.ended] == [True, False]
 
 
