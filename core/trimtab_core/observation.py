@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import answers as answering
-from trimtab_core import recall, signals, traffic, units
+from trimtab_core import learning, recall, signals, traffic, units
 from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import fields
@@ -35,6 +35,7 @@ class EngineReading:
         asleep: the engine has given its memory back.
         gap_seconds, gaps: sum and number of the times between two output tokens of a sequence, ever.
         prompt_tokens: input tokens computed, ever.
+        kv_tokens: tokens that fit in the KV cache.
     """
 
     running: signals.Sample | None = None
@@ -44,6 +45,7 @@ class EngineReading:
     gap_seconds: signals.Sample | None = None
     gaps: signals.Sample | None = None
     prompt_tokens: signals.Sample | None = None
+    kv_tokens: signals.Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ def snapshot(
         settings: how to judge; the defaults fit a control interval of 15 s.
     """
     settings = settings or Settings()
-    judge = _Judge(observation, answering.Reader(observation.answers, now, settings.freshness), now, settings)
+    reader = answering.Reader(observation.answers, now, settings.freshness)
+    judge = _Judge(observation, reader, now, settings, previous)
     demand = traffic.Demand(
         judge.reader, traffic.Held(previous, now, settings.freshness), now, settings.history_seconds
     )
@@ -183,6 +186,7 @@ class _Judge:
     reader: answering.Reader
     now: float
     settings: Settings
+    previous: Snapshot | None = None
 
     def tier(self, tier: v1alpha1.InferenceTier) -> snapshots.TierState:
         """One tier with all its variants."""
@@ -192,12 +196,16 @@ class _Judge:
             for spec in tier.spec.variants
         )
         attainment = traffic.tier_attainment(self.reader, name)
-        return snapshots.TierState(name, tier.spec, variants, _token_rates(tier.spec), attainment)
+        judged, missed = traffic.tier_misses(self.reader, name)
+        return snapshots.TierState(
+            name, tier.spec, variants, _token_rates(tier.spec), attainment, judged, missed, recall.utilisation(tier)
+        )
 
     def variant(
         self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
     ) -> snapshots.VariantState:
         """One variant: what runs, what it costs, what it can carry, what is remembered of it."""
+        learned = self.learned(tier, spec, seen)
         price = prices.for_variant(
             spec, node_labels=seen.node_labels, cloud=self.settings.cloud, region=self.settings.region
         )
@@ -206,10 +214,50 @@ class _Judge:
             desired=seen.asked_for,
             replicas=tuple(self.replica(replica) for replica in seen.replicas),
             price=None if isinstance(price, prices.MissingPrice) else price,
-            profile=_profile(tier, spec, seen),
+            profile=_profile(tier, spec, seen, learned),
             memory=self.edited(recall.memory(tier, spec.name), seen),
             external_scaler=seen.external_scaler,
+            learned=learned,
         )
+
+    def learned(
+        self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
+    ) -> learning.Learned | None:
+        """What the variant's replicas have shown up to now; None without a prior to start from."""
+        assumed = profiles.resolve(tier.spec.model.name, spec)
+        if assumed is None:
+            return None
+        prior = learning.Law(
+            assumed.itl_base_seconds, assumed.itl_per_sequence_seconds, assumed.prefill_tokens_per_second
+        )
+        name = key(tier.metadata)
+        state = self.previous.tiers.get(name) if self.previous else None
+        before = next((one.learned for one in state.variants if one.name == spec.name), None) if state else None
+        if before is None:
+            before = recall.learned(tier, spec.name, prior)
+        elif before.prior != prior:  # another model or other numbers in the spec: what was learned is of the old ones
+            before = dataclasses.replace(learning.begin(prior), readings=before.readings)
+        readings = {
+            replica.name: reading
+            for replica in seen.replicas
+            for reading in (self.counters(self.observation.engines.get(replica.name, _UNREAD)),)
+            if reading is not None
+        }
+        return learning.observe(before, readings, traffic.tier_shape(self.reader, name))
+
+    def counters(self, seen: EngineReading) -> learning.Reading | None:
+        """An engine's counters, if all of them are fresh and of one moment."""
+        samples = (seen.gap_seconds, seen.gaps, seen.prompt_tokens)
+        gap_seconds, gaps, prompt_tokens = (
+            signals.fresh(signals.read(sample, self.now, self.settings.freshness)) for sample in samples
+        )
+        if gap_seconds is None or gaps is None or prompt_tokens is None:
+            return None
+        moments = {sample.observed_at for sample in samples if sample is not None}
+        kv_tokens = signals.fresh(signals.read(seen.kv_tokens, self.now, self.settings.freshness))
+        if len(moments) != 1:
+            return None
+        return learning.Reading(moments.pop(), gap_seconds, gaps, prompt_tokens, kv_tokens or 0.0)
 
     def replica(self, seen: ObservedReplica) -> snapshots.Replica:
         """One replica with its engine's gauges. A sleeping engine answers no request: it counts as starting."""
@@ -234,11 +282,12 @@ _UNREAD = EngineReading()
 
 
 def _profile(
-    tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
+    tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant, learned: learning.Learned | None
 ) -> snapshots.CapacityProfile | None:
     """The best known profile; the start-up time is that of the replicas that run, else the one measured before."""
     status = next((status for status in tier.status.variants if status.name == spec.name), None)
-    profile = profiles.resolve(tier.spec.model.name, spec, status.profile if status else None)
+    told = status.profile if status else None
+    profile = profiles.resolve(tier.spec.model.name, spec, told if learned is None else recall.learned_profile(learned))
     startup = startup_seconds(seen)
     if startup is None and status is not None and status.startup is not None:
         startup = units.duration_seconds(status.startup)

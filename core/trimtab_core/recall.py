@@ -5,12 +5,17 @@ A restart, or another leader, goes on from here. Must not know who stores the st
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 
+from trimtab_core import learning, units
 from trimtab_core.api import v1alpha1
+from trimtab_core.api.v1alpha1 import inference_tier
 from trimtab_core.snapshot import VariantMemory, Weights
 
+START_UTILISATION = 0.85
+"""Share planned with before anything was learned: the rest is for uneven routing and errors of the profile."""
 SHARE_DIGITS = 6
 """Decimals of a share in status: far below what routers can tell apart."""
 
@@ -44,6 +49,67 @@ def memory(tier: v1alpha1.InferenceTier, variant: str) -> VariantMemory:
                 override_until=epoch_seconds(status.override_until),
             )
     return VariantMemory()
+
+
+def utilisation(tier: v1alpha1.InferenceTier) -> float:
+    """Share of the admissible load that is planned with: as learned so far, else where learning starts."""
+    return float(tier.status.utilisation) if tier.status.utilisation is not None else START_UTILISATION
+
+
+def utilisation_field(learned: float) -> str:
+    """The same as status holds it: hundredths, so that only what matters is written."""
+    return f"{learned:.2f}"
+
+
+def learned(tier: v1alpha1.InferenceTier, variant: str, prior: learning.Law) -> learning.Learned:
+    """What was learned of a variant's replicas; nothing yet where status holds no law."""
+    status = next((status for status in tier.status.variants if status.name == variant), None)
+    told = status.profile if status is not None else None
+    if status is None or told is None:
+        return learning.begin(prior)
+    known, kv_tokens = status.learning or inference_tier.Learning(), told.kv_tokens
+    if told.itl_base is None or told.itl_per_sequence is None or told.prefill_tokens_per_second is None:
+        return dataclasses.replace(learning.begin(prior), kv_tokens=kv_tokens)
+    law = learning.Law(
+        units.duration_seconds(told.itl_base),
+        units.duration_seconds(told.itl_per_sequence),
+        float(told.prefill_tokens_per_second),
+    )
+    error = learning.CONFIDENT if known.error is None else units.ratio(known.error)
+    resumed = learning.resume(prior, law, error=error, sequences=known.sequences, samples=known.samples)
+    return dataclasses.replace(resumed, kv_tokens=kv_tokens)
+
+
+def learned_profile(known: learning.Learned) -> v1alpha1.Profile | None:
+    """What may be counted on of what was learned, to four digits, as a user would write it; None without any."""
+    if known.law is None:
+        return None if known.kv_tokens is None else v1alpha1.Profile(kv_tokens=known.kv_tokens)
+    return v1alpha1.Profile(
+        itl_base=_milliseconds(known.law.itl_base_seconds),
+        itl_per_sequence=_milliseconds(known.law.itl_per_sequence_seconds),
+        prefill_tokens_per_second=max(1, int(float(f"{known.law.prefill_tokens_per_second:.4g}"))),
+        kv_tokens=known.kv_tokens,
+    )
+
+
+def learned_fields(known: learning.Learned | None) -> dict[str, dict[str, object] | None]:
+    """The same as fields of a variant's status, None where nothing is learned; empty without knowledge."""
+    if known is None:
+        return {}
+    profile = learned_profile(known)
+    if profile is None:
+        return {"profile": None, "learning": None}
+    trust = {
+        "samples": known.samples,
+        "error": f"{min(1.0, known.error):.3f}",
+        "sequences": round(known.sequences),
+    }
+    return {"profile": profile.to_dict(), "learning": trust}
+
+
+def _milliseconds(seconds: float) -> str:
+    """Four digits of a duration; a step may take microseconds and less."""
+    return f"{float(f'{seconds * 1e3:.4g}'):.9f}".rstrip("0").rstrip(".") + "ms"
 
 
 def memory_fields(remembered: VariantMemory) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from trimtab_core import learning
 from trimtab_core.api import v1alpha1
 from trimtab_core.economics import TokenRates as TokenRates  # noqa: PLC0414 (defined where routers can import it)
 from trimtab_core.signals import Missing, Signal
@@ -104,8 +105,9 @@ class VariantState:
     Attributes:
         desired: replicas that the cluster was last told to run.
         price: None when no price could be resolved: such a variant is never scaled up.
-        profile: learned, given or prior; None when nothing is known.
+        profile: each number given, else learned, else prior; None when nothing is known.
         external_scaler: name of another writer on the replica count, such as an HPA we did not make.
+        learned: what its replicas have shown so far; None without a prior to start from.
     """
 
     spec: v1alpha1.Variant
@@ -115,6 +117,7 @@ class VariantState:
     profile: CapacityProfile | None
     memory: VariantMemory = VariantMemory()
     external_scaler: str = ""
+    learned: learning.Learned | None = None
 
     @property
     def name(self) -> str:
@@ -128,13 +131,24 @@ class VariantState:
 
 @dataclass(frozen=True, slots=True)
 class TierState:
-    """One tier now. ``token_rates`` is set for external tiers, which have no variants."""
+    """One tier now.
+
+    Attributes:
+        token_rates: set for external tiers, which have no variants.
+        slo_attainment: share of recent requests that kept the promise that was kept least.
+        judged_per_second: requests that were held against a promise.
+        missed_per_second: those that missed one; at most all of several misses where they can't be told apart.
+        utilisation: share of the admissible load that is planned with, see ``planning.headroom``.
+    """
 
     key: TierKey
     spec: v1alpha1.InferenceTierSpec
     variants: tuple[VariantState, ...]
     token_rates: TokenRates | None = None
     slo_attainment: Signal = Missing("not measured")
+    judged_per_second: Signal = Missing("not measured")
+    missed_per_second: Signal = Missing("not measured")
+    utilisation: float = 0.85
 
     def variant(self, name: str) -> VariantState:
         """The variant of that name. Raises KeyError."""

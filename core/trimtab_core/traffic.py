@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from trimtab_core import answers as answering
-from trimtab_core import recall, signals, telemetry
+from trimtab_core import learning, recall, signals, telemetry
 from trimtab_core.api import v1alpha1
 from trimtab_core.signals import Signal
 from trimtab_core.snapshot import ClassTraffic, PolicyState, Snapshot
@@ -125,6 +125,31 @@ def tier_attainment(reader: answering.Reader, tier: str) -> Signal:
         )
         for promise in measured
     )
+
+
+def tier_misses(reader: answering.Reader, tier: str) -> tuple[Signal, Signal]:
+    """Requests of a tier per second that were held against a promise, and those that missed one.
+
+    Misses of several promises add up, as if no request ever missed two: never too few.
+    """
+    judged, missed = [], []
+    for promise in reader.tier_values("slo_measured_per_second", tier, telemetry.SLO):
+        measured = reader.of_tier("slo_measured_per_second", tier, slo=promise)
+        met = reader.of_tier("slo_met_per_second", tier, slo=promise, zero=True)
+        judged.append(measured)
+        missed.append(signals.combine((measured, met), lambda parts: max(0.0, parts[0] - parts[1])))
+    return signals.combine(judged, max), signals.total(missed)
+
+
+def tier_shape(reader: answering.Reader, tier: str) -> learning.Shape | None:
+    """Mean lengths of the requests that a tier answers now; None where they are not known for certain."""
+    ended = reader.of_tier("requests_per_second", tier)
+    inputs, outputs = (reader.of_tier(f"{what}_tokens_per_second", tier) for what in ("input", "output"))
+    means = (signals.fresh(signals.divide(tokens, ended)) for tokens in (inputs, outputs))
+    input_tokens, output_tokens = means
+    if input_tokens is None or output_tokens is None:
+        return None
+    return learning.Shape(input_tokens, output_tokens)
 
 
 def _policy_attainment(reader: answering.Reader, key: str, observed: v1alpha1.RoutingPolicy) -> Signal:

@@ -106,6 +106,9 @@ def _tier(cycle: Cycle, observed: v1alpha1.InferenceTier, costs: Mapping[TierKey
         "readyReplicas": sum(variant.count(ReplicaPhase.READY) for variant in state.variants),
         "usdPerHour": noise.decimal(costs[key], 4),
         "sloAttainment": _ratio(state.slo_attainment),
+        "utilisation": recall.utilisation_field(cycle.plan.headroom[key].utilisation)
+        if key in cycle.plan.headroom
+        else before.utilisation,
         "reason": _reason(before.reason, decisions, cycle.plan.reasons_of(tier=key)),
         "variants": [_variant(cycle, observed, variant) for variant in state.variants],
         "signals": _tier_signals(state),
@@ -129,6 +132,7 @@ def _variant(cycle: Cycle, observed: v1alpha1.InferenceTier, state: snapshots.Va
         "draining": state.count(ReplicaPhase.DRAINING),
         "startup": units.format_duration(round(startup, 1)) if startup is not None else before and before.startup,
         "profile": before.profile.to_dict() if before and before.profile else None,
+        **recall.learned_fields(state.learned),
         **recall.memory_fields(cycle.plan.memory.get(key, state.memory)),
     }
     if state.price is not None:

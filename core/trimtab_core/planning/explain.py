@@ -60,7 +60,7 @@ class Chosen:
         speed = sum(variant.speed * replicas.get(variant.key, 0) for variant in tier.variants)
         work, requests = self.work(tier.key), self.requests_per_second(tier.key)
         each = requests / work if work else tier.requests_per_second
-        return self.settings.utilisation * speed * each
+        return tier.utilisation * speed * each
 
 
 def prediction(chosen: Chosen) -> Prediction:
@@ -94,7 +94,7 @@ def baseline_usd_per_hour(chosen: Chosen) -> float:
             external += _external_usd_per_hour(request_class, {key: 1.0})
         else:
             work[key] = work.get(key, 0.0) + request_class.load.planned * request_class.work[key]
-    return external + sum(_static_usd_per_hour(tiers[key], amount, chosen.settings) for key, amount in work.items())
+    return external + sum(_static_usd_per_hour(tiers[key], amount) for key, amount in work.items())
 
 
 def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
@@ -116,7 +116,7 @@ def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
     for tier in component.tiers:
         work = sum(c.load.now * c.before.get(tier.key, 0.0) * c.work.get(tier.key, 0.0) for c in component.classes)
         supply = sum(variant.speed * carrying[variant.key] for variant in tier.variants)
-        if tier.external_limit is None and work > chosen.settings.ready_utilisation * supply:
+        if tier.external_limit is None and work > tier.ready_utilisation * supply:
             return False
     return all(_kept(component, policy.key) >= policy.retention - QUALITY_NOISE for policy in component.policies)
 
@@ -322,7 +322,7 @@ def _overloaded(chosen: Chosen, tier: problem.TierChoice) -> bool:
     """Whether today's demand at the weights in force is more than the tier's ready replicas carry."""
     work = sum(c.load.now * c.before.get(tier.key, 0.0) * c.work.get(tier.key, 0.0) for c in chosen.component.classes)
     supply = sum(variant.speed * variant.ready for variant in tier.variants)
-    return tier.external_limit is None and work > chosen.settings.ready_utilisation * supply
+    return tier.external_limit is None and work > tier.ready_utilisation * supply
 
 
 def _broken_reason(policy: PolicyKey, kind: str, amount: float) -> Reason:
@@ -379,10 +379,10 @@ def _baseline_tier(chosen: Chosen, request_class: problem.ClassChoice) -> TierKe
     return max(request_class.tiers, key=lambda key: (sum(quality[key]), key), default=None)
 
 
-def _static_usd_per_hour(tier: problem.TierChoice, work: float, settings: problem.Settings) -> float:
+def _static_usd_per_hour(tier: problem.TierChoice, work: float) -> float:
     """The cheapest way to do the work with whole replicas of one variant of the tier."""
     options = [
-        math.ceil(work / (settings.utilisation * variant.speed) - 1e-9) * variant.usd_per_hour
+        math.ceil(work / (tier.utilisation * variant.speed) - 1e-9) * variant.usd_per_hour
         for variant in tier.variants
         if variant.speed
     ]
@@ -414,7 +414,7 @@ def _one_tier(chosen: Chosen, predicted: Prediction) -> list[Alternative]:
         if tier.external_limit is not None:
             usd = sum(_external_usd_per_hour(c, {tier.key: 1.0}) for c in classes)
         else:
-            usd = _static_usd_per_hour(tier, sum(c.load.planned * c.work[tier.key] for c in classes), chosen.settings)
+            usd = _static_usd_per_hour(tier, sum(c.load.planned * c.work[tier.key] for c in classes))
         quality = [sum(c.segment_quality[tier.key]) / len(c.segment_quality[tier.key]) for c in classes]
         short = min(q / c.best_quality if c.best_quality else 1.0 for q, c in zip(quality, classes, strict=True))
         wanted = max((policy.retention for policy in chosen.component.policies), default=0.0)

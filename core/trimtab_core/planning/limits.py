@@ -26,8 +26,8 @@ BLOCK_SECONDS = 600.0
 """How long a variant whose replicas didn't come up is not tried again."""
 
 
-READY_UTILISATION = 0.95
-"""Share of the admissible load up to which replicas may be loaded while others start or go."""
+READY_MARGIN = 1.12
+"""While others start or go, replicas may be loaded this much more than is planned with."""
 READY = ReplicaPhase.READY
 """For counting replicas that serve."""
 
@@ -153,9 +153,15 @@ def shortfall(tier: TierState, demand: cost.Demand, kept: Mapping[str, int]) -> 
         if profile is not None:
             able = min(kept.get(variant.name, 0), variant.count(READY))
             carried += able * capacity.admissible_load(profile, demand.mix, slo).requests_per_second
-    if demand.requests_per_second <= carried * READY_UTILISATION:
+    carried *= ready_utilisation(tier)
+    if demand.requests_per_second <= carried:
         return ""
-    return f"{demand.requests_per_second:.3g} req/s arrive, what would stay carries {carried * READY_UTILISATION:.3g}"
+    return f"{demand.requests_per_second:.3g} req/s arrive, what would stay carries {carried:.3g}"
+
+
+def ready_utilisation(tier: TierState) -> float:
+    """Share of the admissible load up to which ready replicas may be loaded while others start or go."""
+    return tier.utilisation * READY_MARGIN
 
 
 def allowed_tiers(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> tuple[TierKey, ...]:

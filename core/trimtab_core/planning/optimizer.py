@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trimtab_core.planning import cost, explain, limits, problem, program
+from trimtab_core.planning import cost, explain, headroom, limits, problem, program
 from trimtab_core.planning.plan import (
     Alternative,
     Basis,
@@ -63,7 +63,9 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
         else:
             basis = _solve(_Asked(snapshot, problem.build(view, part), settings, previous), question)
         solved.append(basis)
-    return _assemble(snapshot, solved, view.evidence, kept=kept, tolerance=settings.tolerance)
+    plan = _assemble(snapshot, solved, view.evidence, kept=kept, tolerance=settings.tolerance)
+    learned = headroom.learn(snapshot, previous.headroom if previous is not None else {})
+    return dataclasses.replace(plan, headroom=learned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def _question(view: problem.View, part: problem.Part) -> _Question:
         tier = snapshot.tiers[key]
         specs.append(tier.spec)
         state.append(view.evidence.get(key, (limits.Evidence.FRESH,))[0])
+        numbers.append(tier.utilisation)
         state += [_variant_state(tier, variant, snapshot.now) for variant in tier.variants]
         for variant in tier.variants:
             numbers.append(variant.price.usd_per_hour if variant.price is not None else -1.0)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from trimtab_core import economics
 from trimtab_core import snapshot as snapshots
 from trimtab_core.planning import cost
+from trimtab_core.planning.headroom import Headroom
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
 WEIGHT_TOLERANCE = 0.001
@@ -154,6 +155,7 @@ class Plan:
         memory: per variant, what the next cycle must know.
         binding: the constraint that keeps the plan from being cheaper, such as ``quality`` or ``capacity``.
         basis: how each part was solved; for the next call of the optimiser alone.
+        headroom: what was learned of each tier so far; its share goes to status, the rest to the next call.
     """
 
     replicas: Mapping[VariantKey, int]
@@ -165,6 +167,7 @@ class Plan:
     reasons: tuple[Reason, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     basis: tuple[Basis, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    headroom: Mapping[TierKey, Headroom] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def with_reason(self, *reasons: Reason) -> Plan:
         """The same plan with further reasons."""

@@ -9,8 +9,9 @@ endpoints by capacity, whatever their class, so ``work_c`` is that of the varian
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import capacity, demand, economics, quality, signals, units
@@ -39,9 +40,6 @@ class Settings:
     """How the optimiser plans.
 
     Attributes:
-        utilisation: share of the admissible load that is planned with. Statistical headroom within a replica is
-            already in the admissible load; this is for uneven routing and errors of the profile.
-        ready_utilisation: share up to which ready replicas may be loaded while more are starting.
         quantile: the forecast's upper quantile that must be carried.
         tolerance: relative change of demand, prices or profiles below which the last solution stands.
         amortisation_seconds: time over which a start-up must pay for itself.
@@ -51,8 +49,6 @@ class Settings:
         time_limit_seconds: for one run of the solver; a part takes two to three.
     """
 
-    utilisation: float = 0.85
-    ready_utilisation: float = limits.READY_UTILISATION
     quantile: float = 0.9
     tolerance: float = 0.03
     amortisation_seconds: float = 600.0
@@ -92,6 +88,8 @@ class TierChoice:
         requests_per_second: of the tier's mix, what one reference replica carries within the tier's SLO.
         keep_one: at least one replica must run, as nothing allows it to sleep.
         ready: it can serve a request now.
+        utilisation: share of the admissible load that is planned with.
+        ready_utilisation: share up to which ready replicas may be loaded while more are starting.
     """
 
     key: TierKey
@@ -101,6 +99,8 @@ class TierChoice:
     external_limit: float | None = None
     keep_one: bool = False
     ready: bool = False
+    utilisation: float = 0.85
+    ready_utilisation: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +251,33 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
 
 
+def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Iterable[tuple[LoadKey, Load]]:
+    """Demand of all classes of a policy; together they are planned for as much as the policy's whole may reach.
+
+    Classes that swing apart even out, and those that rise together don't: the error of the whole's own forecast knows
+    which, so what the classes' upper values add up to beyond it is taken off, from each in proportion.
+    """
+    loads = {each.name: load(snapshot, policy, each, settings) for each in policy.spec.classes}
+    arriving = [name for name, found in loads.items() if found.now]
+    if len(arriving) > 1:
+        samples: dict[float, list[float]] = {}
+        for name in arriving:
+            misses = cost.miss_ratio(policy.traffic[name])
+            for at, arrivals in policy.traffic[name].history:
+                samples.setdefault(at, []).append(arrivals * misses)
+        history = [(at, sum(found)) for at, found in sorted(samples.items()) if len(found) == len(arriving)]
+        horizon = max(horizon_seconds(snapshot, policy, each) for each in policy.spec.classes)
+        whole = demand.forecast(history, horizon, snapshot.now, quantile=settings.quantile)
+        above = sum(loads[name].planned - loads[name].now for name in arriving)
+        wanted = max(0.0, whole.upper - sum(loads[name].now for name in arriving))
+        if history and wanted < above:
+            for name in arriving:
+                found = loads[name]
+                planned = found.now + (found.planned - found.now) * wanted / above
+                loads[name] = dataclasses.replace(found, planned=planned)
+    return (((policy.key, name), found) for name, found in loads.items())
+
+
 def horizon_seconds(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> float:
     """How far ahead capacity must be ordered: the slowest start-up among variants of use, and one interval."""
     startups = [
@@ -280,11 +307,7 @@ class View:
 
 def view(snapshot: Snapshot, settings: Settings) -> View:
     """Judge and forecast the demand of every class."""
-    loads = {
-        (policy.key, request_class.name): load(snapshot, policy, request_class, settings)
-        for policy in snapshot.policies.values()
-        for request_class in policy.spec.classes
-    }
+    loads = {key: found for policy in snapshot.policies.values() for key, found in _loads(snapshot, policy, settings)}
     return View(snapshot, settings, loads, limits.tier_evidence(snapshot), cost.tier_demands(snapshot))
 
 
@@ -372,6 +395,8 @@ class _Builder:
             float(external.max_requests_per_second) if external is not None and tier.token_rates is not None else None,
             keep_one=used and tier.spec.scaling.scale_to_zero is None and any(v.high for v in variants),
             ready=limits.ready(tier),
+            utilisation=tier.utilisation,
+            ready_utilisation=limits.ready_utilisation(tier),
         )
 
     def variant(self, tier: TierState, variant: VariantState, speed: float, *, used: bool) -> VariantChoice:

@@ -103,7 +103,7 @@ class _Program:
         """All columns and rows."""
         for tier in self.component.tiers:
             prices = [v.usd_per_hour / v.speed for v in tier.variants if v.speed]
-            self.work_usd[tier.key] = min(prices, default=0.0)
+            self.work_usd[tier.key] = min(prices, default=0.0) / tier.utilisation
         for tier in self.component.tiers:
             self.write_tier(tier)
         for request_class in self.component.classes:
@@ -156,7 +156,7 @@ class _Program:
     def request_usd(self, request_class: problem.ClassChoice, key: TierKey) -> float:
         """USD per hour of one request per second on the tier, at full use of its cheapest variant."""
         external = request_class.external_usd[key] * units.SECONDS_PER_HOUR
-        return external + request_class.work[key] * self.work_usd[key] / self.settings.utilisation
+        return external + request_class.work[key] * self.work_usd[key]
 
     def write_class(self, request_class: problem.ClassChoice) -> None:
         rate, tiers = self.rate(request_class), self.open_tiers(request_class)
@@ -239,7 +239,7 @@ class _Program:
                 self.model.rows.add([(overload, 1.0), (self.worst_overload(), -1.0)], -math.inf, 0.0)
             return
         carrying = self.goal.carrying
-        ratio = self.settings.utilisation if carrying is None else self.settings.ready_utilisation
+        ratio = tier.utilisation if carrying is None else tier.ready_utilisation
         terms = [(column, rate * request_class.work[tier.key]) for column, request_class, rate in shares]
         terms += [(self.replicas[v.key], -ratio * v.speed) for v in tier.variants if v.speed]
         self.model.rows.add([*terms, (overload, -1.0)], -math.inf, 0.0)

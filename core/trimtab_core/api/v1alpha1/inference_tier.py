@@ -210,6 +210,18 @@ class InferenceTierSpec(fields.ApiModel):
     drain: Drain = Field(Drain(), description="How a replica leaves.")
 
 
+class Learning(fields.ApiModel):
+    """How far a learned profile can be trusted."""
+
+    samples: Annotated[int, Field(ge=0)] = Field(
+        0, description="Measured intervals behind it, since the replicas last changed."
+    )
+    error: fields.Ratio | None = Field(
+        None, description="Standard error of the inter-token latency at twice the sequences seen, as a share of it."
+    )
+    sequences: Annotated[int, Field(ge=0)] = Field(0, description="Most sequences that one replica ran lately.")
+
+
 class VariantStatus(fields.ApiModel):
     """What is true of one variant now, and what the loop must remember of it."""
 
@@ -223,6 +235,7 @@ class VariantStatus(fields.ApiModel):
     price_as_of: Annotated[str, Field(max_length=40)] | None = Field(None, description="Date of the price, ISO 8601.")
     startup: fields.Duration | None = Field(None, description="Measured time from creation to ready.")
     profile: Profile | None = Field(None, description="Learned profile; may be committed to Git.")
+    learning: Learning | None = Field(None, description="How far the learned profile can be trusted.")
     fewer_since: fields.RFC3339 | None = Field(None, description="Since when all evidence asks for fewer replicas.")
     last_scaled: fields.RFC3339 | None = Field(None, description="When the count was last changed.")
     blocked_until: fields.RFC3339 | None = Field(None, description="No capacity was found; not tried again before.")
@@ -249,6 +262,10 @@ class InferenceTierStatus(fields.ApiModel):
     ready_replicas: Annotated[int, Field(ge=0)] | None = Field(None, description="Replicas that serve.")
     usd_per_hour: fields.Decimal | None = Field(None, description="What the tier costs now, USD per hour.")
     slo_attainment: fields.Ratio | None = Field(None, description="Share of recent requests that met the SLO.")
+    utilisation: Annotated[str, Field(pattern=r"^[0-9]\.[0-9]{2}$", max_length=4)] | None = Field(
+        None,
+        description="Share of a replica's admissible load that is planned with, learned from the SLO's error budget.",
+    )
     reason: Annotated[str, Field(max_length=500)] | None = Field(
         None, description="The decisive reason of the last decision."
     )

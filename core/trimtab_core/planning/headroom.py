@@ -1,0 +1,134 @@
+"""How much of the admissible load may be planned with: learned for each tier from promises kept and missed.
+
+``capacity.admissible_load`` promises its tail for one replica by itself. A fleet does better, since routers send a
+request to the emptiest of several replicas, and one with bursts does worse; neither is known beforehand. How misses
+grow with load is: the share of requests that miss a promise, over the share that may, is close to
+
+    k · load⁴,   load = demand / what ready replicas carry by the model,
+
+with k = 1 for a lone replica and about 0.5 for four or more (simulated at loads of 0.8 to 1.5: 0.4 to 0.6 times load⁴
+for four and eight replicas, 0.9 to 1.3 times for one). So one number is learned, k: misses counted over misses expected
+at the loads that were there, recent ones weighing more, with a prior worth a few misses. Planned is with the load at
+which just as much is missed as may be, ``k^(-1/4)``, and with little more than what has been seen to work.
+
+What is missed while replicas are overloaded, and until their queues are gone, tells of too few replicas and not of k.
+Signals that aren't fresh change nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trimtab_core import capacity, signals, units
+from trimtab_core.planning import cost
+from trimtab_core.snapshot import ReplicaPhase, Snapshot, TierKey, TierState
+
+LEAST, MOST = 0.5, 1.35
+"""Bounds of the share; at 1.5 times the admissible load a quarter of all promises is missed whatever the fleet."""
+POWER = 4.0
+"""How steeply misses grow with load."""
+PRIOR_MISSES = 5.0
+"""Misses that the prior is worth: many enough not to be moved by one, few enough to be overruled by a fair sample."""
+MEMORY_SECONDS = 1800.0
+"""Time constant of what is remembered of kept and missed promises."""
+REACH = 1.25
+"""No share is planned with that is further above the highest load that has been carried lately."""
+OVERLOADED = 1.5
+"""Load from which on replicas count as overloaded."""
+QUEUEING = 0.25
+"""Waiting requests over running ones from which on replicas are overloaded, whatever arrives."""
+RECOVERY_SECONDS = 120.0
+"""So long after it, misses are still laid to an overload: rates look back a minute, and answers take theirs."""
+LONGEST_STEP_SECONDS = 60.0
+"""A longer gap between two cycles counts as this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What is known of one tier.
+
+    Attributes:
+        utilisation: share of the admissible load to plan with.
+        prior: the same before anything was learned by this process: what status says, as learned by the one before.
+        expected, missed: requests that were expected to miss a promise, and that did; recent ones weigh more.
+        seen: highest load that was carried lately, as a share of the admissible.
+        at: epoch seconds of the last look.
+        overloaded_at: epoch seconds of the last look that found too few replicas.
+    """
+
+    utilisation: float
+    prior: float
+    expected: float = 0.0
+    missed: float = 0.0
+    seen: float = 0.0
+    at: float = math.nan
+    overloaded_at: float = -math.inf
+
+
+def learn(snapshot: Snapshot, before: Mapping[TierKey, Headroom]) -> dict[TierKey, Headroom]:
+    """One step for every tier with replicas of its own.
+
+    Args:
+        snapshot: what is seen now.
+        before: of the cycle before; a tier that it doesn't know begins with what its status says.
+    """
+    demands = cost.tier_demands(snapshot)
+    return {
+        key: _step(snapshot, tier, demands[key], before.get(key) or Headroom(tier.utilisation, tier.utilisation))
+        for key, tier in snapshot.tiers.items()
+        if tier.variants
+    }
+
+
+def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Headroom) -> Headroom:
+    now, load = snapshot.now, _load(tier, demand)
+    if load > OVERLOADED or _queues(tier):
+        return dataclasses.replace(before, at=now, overloaded_at=now)
+    judged, missed = signals.fresh(tier.judged_per_second), signals.fresh(tier.missed_per_second)
+    elapsed = min(LONGEST_STEP_SECONDS, now - before.at) if math.isfinite(before.at) else 0.0
+    if not judged or missed is None or elapsed <= 0 or not load or now - before.overloaded_at <= RECOVERY_SECONDS:
+        return dataclasses.replace(before, at=now)
+    kept = math.exp(-elapsed / MEMORY_SECONDS)
+    allowed = 1.0 - _wanted(snapshot, tier)
+    after = dataclasses.replace(
+        before,
+        expected=kept * before.expected + elapsed * judged * min(1.0, allowed * load**POWER),
+        missed=kept * before.missed + elapsed * min(missed, judged),
+        seen=max(load, kept * before.seen),
+        at=now,
+    )
+    k = (before.prior**-POWER * PRIOR_MISSES + after.missed) / (PRIOR_MISSES + after.expected)
+    share = min(k ** (-1.0 / POWER), max(before.prior, REACH * after.seen))
+    return dataclasses.replace(after, utilisation=min(max(share, LEAST), MOST))
+
+
+def _wanted(snapshot: Snapshot, tier: TierState) -> float:
+    """Share of requests that must keep their promises: the strictest of the tier's and its policies'."""
+    slos = [
+        policy.spec.slo
+        for policy in snapshot.policies.values()
+        if policy.spec.slo is not None and tier.key in policy.tiers
+    ]
+    return min(0.9999, max(units.ratio(slo.attainment) for slo in (tier.spec.slo, *slos)))
+
+
+def _queues(tier: TierState) -> bool:
+    """Whether more requests wait in the engines than pass through in a moment."""
+    replicas = [replica for variant in tier.variants for replica in variant.replicas]
+    running = sum(signals.sound(replica.running) or 0.0 for replica in replicas)
+    return sum(signals.sound(replica.waiting) or 0.0 for replica in replicas) > QUEUEING * running
+
+
+def _load(tier: TierState, demand: cost.Demand) -> float:
+    """Demand over what the ready replicas carry by the model."""
+    slo = capacity.limits(tier.spec.slo)
+    carried = sum(
+        variant.count(ReplicaPhase.READY) * capacity.admissible_load(profile, demand.mix, slo).requests_per_second
+        for variant in tier.variants
+        for profile in (cost.sound_profile(variant),)
+        if profile is not None
+    )
+    return demand.requests_per_second / carried if carried else math.inf
