@@ -182,8 +182,11 @@ VLLM_WAITING = Family("vllm:num_requests_waiting", Kind.GAUGE, "", ("model_name"
 VLLM_KV_USAGE = Family("vllm:kv_cache_usage_perc", Kind.GAUGE, "", ("model_name",))
 VLLM_GENERATED = Family("vllm:generation_tokens_total", Kind.COUNTER, "", ("model_name",))
 VLLM_PROMPT = Family("vllm:prompt_tokens_total", Kind.COUNTER, "", ("model_name",))
+VLLM_PROMPT_CACHED = Family("vllm:prompt_tokens_cached_total", Kind.COUNTER, "", ("model_name",))
 VLLM_SLEEP = Family("vllm:engine_sleep_state", Kind.GAUGE, "", ("model_name", "sleep_state"))
 VLLM_ITL = Family("vllm:inter_token_latency_seconds", Kind.HISTOGRAM, "", ("model_name",))
+VLLM_CACHE_CONFIG = Family("vllm:cache_config_info", Kind.GAUGE, "", ("kv_cache_size_tokens",))
+"""Its labels are the settings of the KV cache; its value is always 1."""
 VLLM_OLD_NAMES = {
     "vllm:gpu_cache_usage_perc": VLLM_KV_USAGE.name,
     "vllm:time_per_output_token_seconds": VLLM_ITL.name,

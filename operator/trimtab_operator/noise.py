@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trimtab_core import units
 
-AGE = "age"
+UNWATCHED = frozenset({"age", "learning"})
+"""Fields that move all the time: they are written with the next change of something else."""
 MEASURED = frozenset(
     {"value", "arrivalsPerSecond", "baselineUsdPerHour", "savedRatio", "sloAttainment", "exactHitRate", "startup"}
 )
@@ -22,7 +23,7 @@ def decimal(value: float, digits: int) -> str:
 def same(new: object, old: object, name: str = "") -> bool:
     """Whether two statuses say the same: ages don't count, and measured numbers may differ by noise."""
     if isinstance(new, dict) and isinstance(old, dict):
-        keys = (new.keys() | old.keys()) - {AGE}
+        keys = (new.keys() | old.keys()) - UNWATCHED
         return all(key in new and key in old and same(new[key], old[key], key) for key in keys)
     if isinstance(new, list) and isinstance(old, list):
         return len(new) == len(old) and all(same(one, other) for one, other in zip(new, old, strict=True))

@@ -53,14 +53,23 @@ class Objects:
         )
         return observation.snapshot(seen, now=now, epoch=1, previous=previous)
 
-    def remember(self, plan: Plan) -> None:
-        """Write what the operator would write to status, and nothing else: the loop lives by it alone."""
+    def remember(self, plan: Plan, seen: Snapshot) -> None:
+        """Write what the operator would write to status, and nothing else: the loop lives by it alone.
+
+        Args:
+            plan: that is in force now.
+            seen: what it was made from, which holds what was learned of the replicas.
+        """
         for key, tier in self._tiers.items():
             statuses = [
                 inference_tier.VariantStatus.model_validate(
-                    {"name": variant.name, **recall.memory_fields(plan.memory[VariantKey(key, variant.name)])}
+                    {
+                        "name": variant.name,
+                        **recall.memory_fields(plan.memory[VariantKey(key, variant.name)]),
+                        **recall.learned_fields(variant.learned),
+                    }
                 )
-                for variant in tier.spec.variants
+                for variant in seen.tiers[key].variants
                 if VariantKey(key, variant.name) in plan.memory
             ]
             learned = plan.headroom.get(key)

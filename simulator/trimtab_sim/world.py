@@ -306,7 +306,7 @@ class World:
         self._snapshot = self._look(self._snapshot)
         orders = self._controller.step(self._snapshot)
         self._plan = orders.plan
-        self._objects.remember(orders.plan)
+        self._objects.remember(orders.plan, self._snapshot)
         for key, count in sorted(orders.plan.replicas.items()):
             self._fleet.scale(key, count)
         self._recorder.decide(

@@ -5,7 +5,7 @@ adds the time to read its keys and values, and prefill is bound by arithmetic. T
 are fitted to the cells of ``tests/core/catalog/test_profiles.py`` (ai-dynamo/aiconfigurator 0.12.0, vLLM, and its
 measured silicon sample); they agree within 30 %, the worst slope within 42 %. Those slopes include the prefill of
 other requests, which here is left out of ``itl_per_sequence_seconds``: ``capacity.py`` adds it from the prefill rate.
-What a user writes and what Trimtab learns from signals replace these numbers one by one.
+What Trimtab learns from signals replaces these numbers, and what a user writes replaces both.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ class _Replica:
 def resolve(
     model_name: str, variant: v1alpha1.Variant, learned: v1alpha1.Profile | None = None
 ) -> CapacityProfile | None:
-    """The best known profile of a variant: each number learned, else written in the spec, else the prior.
+    """The best known profile of a variant: each number as written in the spec, else learned, else the prior.
 
     None if a number is still unknown after that.
     """
-    layers = [layer for layer in (learned, variant.profile) if layer is not None]
+    layers = [layer for layer in (variant.profile, learned) if layer is not None]
     assumed = prior(model_name, variant.accelerator.type, variant.accelerator.count, variant.quantization)
 
     def known(name: str, attribute: str) -> float | None:

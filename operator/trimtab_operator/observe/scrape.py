@@ -2,8 +2,8 @@
 
 Each router keeps a ring of samples of just the series that were asked about; ``series.Store`` answers from it as
 Prometheus would. A router that stops answering is judged as of its last answer: its numbers get older, never
-smaller. Engines are read for their gauges alone. Must not know who started the processes; the clock comes in as
-an argument.
+smaller. Engines are read for their present gauges and counters. Must not know who started the processes; the clock
+comes in as an argument.
 """
 
 from __future__ import annotations
@@ -22,8 +22,21 @@ from trimtab_operator.observe import exposition
 PAGE_LIMIT_BYTES = 8 * 1024 * 1024
 """A longer page is refused: no metrics page of ours or of vLLM's comes near."""
 
-_ENGINE_GAUGES = (telemetry.VLLM_RUNNING, telemetry.VLLM_WAITING, telemetry.VLLM_KV_USAGE, telemetry.VLLM_SLEEP)
-_ENGINE_SERIES = (*(family.name for family in _ENGINE_GAUGES), *telemetry.VLLM_OLD_NAMES)
+_SUM, _COUNT = "_sum", "_count"
+_ENGINE_FAMILIES = (
+    telemetry.VLLM_RUNNING, telemetry.VLLM_WAITING, telemetry.VLLM_KV_USAGE, telemetry.VLLM_SLEEP,
+    telemetry.VLLM_PROMPT, telemetry.VLLM_PROMPT_CACHED, telemetry.VLLM_CACHE_CONFIG,
+)  # fmt: skip
+_NEW_NAMES = telemetry.VLLM_OLD_NAMES | {
+    old + end: new + end for old, new in telemetry.VLLM_OLD_NAMES.items() for end in (_SUM, _COUNT)
+}
+_ENGINE_SERIES = (
+    *(family.name for family in _ENGINE_FAMILIES), telemetry.VLLM_ITL.name + _SUM, telemetry.VLLM_ITL.name + _COUNT,
+    *_NEW_NAMES,
+)  # fmt: skip
+
+
+Combine = Callable[[list[float]], float]
 
 
 class ScrapeError(Exception):
@@ -207,21 +220,42 @@ def _merge(parts: list[telemetry.Answer]) -> tuple[telemetry.Answer, ...]:
 
 
 def read_engine(page: str, now: float) -> observation.EngineReading:
-    """An engine's gauges from its metrics page; requests add up over its data-parallel parts, the fullest KV counts."""
+    """An engine's gauges and counters from its metrics page; its data-parallel parts add up, the fullest KV counts."""
     found: dict[str, list[exposition.Line]] = {}
     for line in exposition.read(page, _ENGINE_SERIES):
-        found.setdefault(telemetry.VLLM_OLD_NAMES.get(line.name, line.name), []).append(line)
+        found.setdefault(_NEW_NAMES.get(line.name, line.name), []).append(line)
 
-    def sample(family: telemetry.Family, combine: Callable[[list[float]], float]) -> signals.Sample | None:
-        lines = found.get(family.name)
+    def sample(family: telemetry.Family, combine: Combine = math.fsum, suffix: str = "") -> signals.Sample | None:
+        lines = found.get(family.name + suffix)
         return signals.Sample(combine([line.value for line in lines]), now) if lines else None
 
     awake = [
         line.value for line in found.get(telemetry.VLLM_SLEEP.name, ()) if line.labels.get("sleep_state") == "awake"
     ]
+    caches = [_kv_tokens(line.labels) for line in found.get(telemetry.VLLM_CACHE_CONFIG.name, ())]
     return observation.EngineReading(
-        running=sample(telemetry.VLLM_RUNNING, math.fsum),
-        waiting=sample(telemetry.VLLM_WAITING, math.fsum),
+        running=sample(telemetry.VLLM_RUNNING),
+        waiting=sample(telemetry.VLLM_WAITING),
         kv_usage=sample(telemetry.VLLM_KV_USAGE, max),
         asleep=bool(awake) and not any(awake),
+        gap_seconds=sample(telemetry.VLLM_ITL, suffix=_SUM),
+        gaps=sample(telemetry.VLLM_ITL, suffix=_COUNT),
+        prompt_tokens=_less(sample(telemetry.VLLM_PROMPT), sample(telemetry.VLLM_PROMPT_CACHED)),
+        kv_tokens=signals.Sample(math.fsum(caches), now) if caches and all(caches) else None,
     )
+
+
+def _less(whole: signals.Sample | None, part: signals.Sample | None) -> signals.Sample | None:
+    """The whole without a part of it, as far as engines tell that apart: cached prompt tokens are not computed."""
+    if whole is None or part is None:
+        return whole
+    return signals.Sample(max(0.0, whole.value - part.value), whole.observed_at)
+
+
+def _kv_tokens(labels: Mapping[str, str]) -> float:
+    """The size of a KV cache as its settings tell it, in tokens: new engines say it, old ones say their blocks."""
+    for sizes in (("kv_cache_size_tokens",), ("num_gpu_blocks", "block_size")):
+        texts = [labels.get(name, "") for name in sizes]
+        if all(text.isdecimal() for text in texts):
+            return math.prod(float(text) for text in texts)
+    return 0.0

@@ -162,9 +162,9 @@ def variant(**fields: object) -> v1alpha1.Variant:
     return v1alpha1.Variant.model_validate({"name": "a", "accelerator": {"type": "H100"}, **fields})
 
 
-def test_what_is_learned_wins_over_what_is_written_and_that_over_the_prior() -> None:
+def test_what_is_written_wins_over_what_is_learned_and_that_over_the_prior() -> None:
     written = variant(profile={"itlBase": "7ms", "startup": "2m"})
-    learned = v1alpha1.Profile.model_validate({"startup": "95s", "kvTokens": 1000})
+    learned = v1alpha1.Profile.model_validate({"itlBase": "9ms", "startup": "95s", "kvTokens": 1000})
     prior = profiles.prior("llama-3.1-8b", "H100")
     assert prior is not None
     assert profiles.resolve("llama-3.1-8b", written, learned) == CapacityProfile(
@@ -173,7 +173,7 @@ def test_what_is_learned_wins_over_what_is_written_and_that_over_the_prior() -> 
         prefill_tokens_per_second=prior.prefill_tokens_per_second,
         kv_tokens=1000,
         max_sequences=256,
-        startup_seconds=95.0,
+        startup_seconds=120.0,
     )
 
 
