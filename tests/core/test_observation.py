@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +22,7 @@ KEY = VariantKey("team/small", "l4")
 POLICY = "team/chat"
 
 
-def tier(status: dict[str, object] | None = None, **variant: object) -> v1alpha1.InferenceTier:
+def tier(status: Mapping[str, object] | None = None, **variant: Any) -> v1alpha1.InferenceTier:
     one = {"name": "l4", "accelerator": {"type": "L4"}, **variant}
     spec = {"model": {"name": "llama-8b", "quality": "0.6"}, "variants": [one]}
     metadata = {"name": "small", "namespace": "team"}
@@ -275,6 +278,78 @@ def test_start_up_is_measured_then_remembered_then_given(
     found = take(seen(tiers=(given_tier,), variant=ObservedVariant(3, replicas))).tiers["team/small"].variants[0]
     assert found.profile is not None
     assert found.profile.startup_seconds == expected
+
+
+def counters(at: float, *, sequences: float = 10.0, itl: float = 0.060, **changes: Any) -> EngineReading:
+    """Of an engine that has run so many sequences at this speed for a day."""
+    seconds = 86_400.0 + at - NOW
+    gap_seconds, gaps = Sample(sequences * seconds, at), Sample(sequences * seconds / itl, at)
+    reading = EngineReading(gap_seconds=gap_seconds, gaps=gaps, prompt_tokens=Sample(300.0 * seconds, at))
+    return dataclasses.replace(reading, **changes)
+
+
+def observed_for(cycles: int, *, status: Mapping[str, object] | None = None, age: float = 1.0, **spec: Any) -> Snapshot:
+    """Cycles of 15 s up to now of one L4, whose prior is 74 ms + 0.7 ms a sequence; the engine takes 60 ms."""
+    variant, taken = ObservedVariant(1, (replica("a"),)), None
+    for number in range(cycles):
+        now = NOW - 15.0 * (cycles - 1 - number)
+        taken = take(
+            seen(tiers=(tier(status, **spec),), variant=variant, engines={"a": counters(now - age)}), taken, now
+        )
+    assert taken is not None
+    return taken
+
+
+def test_what_engines_count_becomes_the_profile() -> None:
+    variant = observed_for(30).tiers["team/small"].variants[0]
+    assert variant.learned is not None
+    assert variant.learned.samples == 29
+    assert variant.profile is not None
+    step = variant.profile.itl_base_seconds + 10 * variant.profile.itl_per_sequence_seconds
+    assert step == pytest.approx(0.060 * (1 - 300 / variant.profile.prefill_tokens_per_second), rel=0.02)
+
+
+def test_what_the_user_wrote_stays_and_the_rest_is_learned() -> None:
+    profile = observed_for(30, profile={"itlBase": "70ms"}).tiers["team/small"].variants[0].profile
+    assert profile is not None
+    assert profile.itl_base_seconds == pytest.approx(0.070)
+
+
+def test_old_counters_teach_nothing() -> None:
+    learned = observed_for(30, age=46.0).tiers["team/small"].variants[0].learned
+    assert learned is not None
+    assert (learned.samples, dict(learned.readings)) == (0, {})
+
+
+def test_counters_of_two_moments_are_no_reading() -> None:
+    reading = counters(NOW, gaps=Sample(1000.0, NOW - 10))
+    observed = seen(tiers=(tier(),), variant=ObservedVariant(1, (replica("a"),)), engines={"a": reading})
+    learned = take(observed).tiers["team/small"].variants[0].learned
+    assert learned is not None
+    assert dict(learned.readings) == {}
+
+
+def test_another_process_goes_on_with_what_status_says() -> None:
+    learned = {"itlBase": "50ms", "itlPerSequence": "0.9ms", "prefillTokensPerSecond": 4000, "kvTokens": 77_000}
+    trust = {"samples": 40, "error": "0.03", "sequences": 12}
+    status = {"variants": [{"name": "l4", "profile": learned, "learning": trust}]}
+    variant = observed_for(1, status=status).tiers["team/small"].variants[0]
+    assert variant.profile is not None
+    assert variant.profile.itl_base_seconds == pytest.approx(0.050)
+    assert variant.profile.itl_per_sequence_seconds == pytest.approx(0.0009)
+    assert variant.profile.prefill_tokens_per_second == pytest.approx(4000)
+    assert variant.profile.kv_tokens == 77_000
+
+
+def test_another_model_forgets_what_was_learned_of_the_one_before() -> None:
+    before = observed_for(30)
+    other = tier()
+    model = other.spec.model.model_copy(update={"name": "llama-3b"})
+    other = other.model_copy(update={"spec": other.spec.model_copy(update={"model": model})})
+    observed = seen(tiers=(other,), variant=ObservedVariant(1, (replica("a"),)), engines={"a": counters(NOW + 14)})
+    learned = take(observed, before, NOW + 15).tiers["team/small"].variants[0].learned
+    assert learned is not None
+    assert (learned.samples, learned.law) == (1, None)
 
 
 def test_a_price_comes_from_spec_then_catalogue_by_the_nodes_labels_and_else_from_nowhere() -> None:

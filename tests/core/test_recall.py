@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_core import recall
+from trimtab_core import learning, recall, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.snapshot import VariantMemory
 
@@ -82,3 +85,57 @@ def test_memory_survives_status() -> None:
     )
     assert recall.memory(tier, "l4") == memory
     assert recall.memory(tier, "other") == VariantMemory()
+
+
+# What was learned -----------------------------------------------------------------------------------------------
+
+PRIOR = learning.Law(0.020, 0.0008, 8000.0)
+positive = st.floats(0.3, 3.0)
+
+
+def with_status(fields: Mapping[str, object]) -> v1alpha1.InferenceTier:
+    return v1alpha1.InferenceTier.model_validate(
+        {
+            "metadata": {"name": "t", "namespace": "ns"},
+            "spec": {"model": {"name": "m", "quality": "0.5"}},
+            "status": {"variants": [{"name": "a", **fields}]},
+        }
+    )
+
+
+@given(positive, positive, positive, st.integers(0, 500), st.floats(0, 200), st.none() | st.integers(1, 10**6))
+def test_what_was_learned_survives_status_to_four_digits(
+    a: float, b: float, p: float, samples: int, sequences: float, kv_tokens: int | None
+) -> None:
+    law = learning.Law(0.020 * a, 0.0008 * b, 8000.0 * p)
+    known = learning.resume(PRIOR, law, error=0.04, sequences=sequences, samples=samples)
+    written = recall.learned_fields(dataclasses.replace(known, kv_tokens=kv_tokens))
+    back = recall.learned(with_status(written), "a", PRIOR)
+    assert back.law is not None
+    assert back.law.itl_base_seconds == pytest.approx(law.itl_base_seconds, rel=1e-3)
+    assert back.law.itl_per_sequence_seconds == pytest.approx(law.itl_per_sequence_seconds, rel=1e-3)
+    assert back.law.prefill_tokens_per_second == pytest.approx(law.prefill_tokens_per_second, rel=1e-3)
+    assert back.kv_tokens == kv_tokens
+    assert back.samples == min(samples, learning.LEAST_SAMPLES)
+    assert back.sequences == pytest.approx(sequences, abs=0.5)
+
+
+def test_nothing_learned_leaves_nothing_in_status() -> None:
+    assert recall.learned_fields(None) == {}
+    assert recall.learned_fields(learning.begin(PRIOR)) == {"profile": None, "learning": None}
+    assert recall.learned(with_status({}), "a", PRIOR) == learning.begin(PRIOR)
+
+
+def test_a_cache_size_is_told_before_any_law_is() -> None:
+    known = learning.observe(learning.begin(PRIOR), {"r": learning.Reading(1.0, 0.0, 0.0, 0.0, 5000.0)})
+    written = recall.learned_fields(known)
+    assert written["profile"] == {"kvTokens": 5000}
+    assert recall.learned(with_status(written), "a", PRIOR).kv_tokens == 5000
+
+
+def test_a_learned_profile_may_be_committed_as_it_is() -> None:
+    law = learning.Law(0.0123456, 0.0000079123, 12_345.6)
+    written = recall.learned_profile(learning.resume(PRIOR, law, error=0.04, sequences=9, samples=30))
+    assert written is not None
+    assert written.to_dict() == {"itlBase": "12.35ms", "itlPerSequence": "0.007912ms", "prefillTokensPerSecond": 12_350}
+    assert units.duration_seconds("0.007912ms") == pytest.approx(7.912e-6)

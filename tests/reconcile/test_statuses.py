@@ -32,6 +32,7 @@ def test_decimals_are_plain_and_short(value: float, digits: int, expected: str) 
         pytest.param(
             {"signals": [{"name": "a", "age": "1s"}]}, {"signals": [{"name": "a", "age": "9s"}]}, True, id="ages"
         ),
+        pytest.param({"learning": {"samples": 9}}, {"learning": {"samples": 30}}, True, id="how much was learned"),
         pytest.param({"signals": [{"value": "100"}]}, {"signals": [{"value": "104"}]}, True, id="noise"),
         pytest.param({"signals": [{"value": "100"}]}, {"signals": [{"value": "110"}]}, False, id="more than noise"),
         pytest.param({"value": "0"}, {"value": "0.004"}, True, id="noise near zero"),

@@ -23,6 +23,17 @@ vllm:kv_cache_usage_perc{engine="0",model_name="small"} 0.25
 vllm:kv_cache_usage_perc{engine="1",model_name="small"} 0.75
 vllm:engine_sleep_state{engine="0",model_name="small",sleep_state="awake"} 1.0
 vllm:engine_sleep_state{engine="0",model_name="small",sleep_state="discard_all"} 0.0
+vllm:prompt_tokens_total{engine="0",model_name="small"} 900.0
+vllm:prompt_tokens_total{engine="1",model_name="small"} 600.0
+vllm:prompt_tokens_by_source_total{engine="0",model_name="small",source="local_compute"} 1.0
+vllm:prompt_tokens_cached_total{engine="0",model_name="small"} 400.0
+vllm:inter_token_latency_seconds_bucket{engine="0",le="0.01",model_name="small"} 30.0
+vllm:inter_token_latency_seconds_count{engine="0",model_name="small"} 100.0
+vllm:inter_token_latency_seconds_sum{engine="0",model_name="small"} 2.5
+vllm:inter_token_latency_seconds_count{engine="1",model_name="small"} 50.0
+vllm:inter_token_latency_seconds_sum{engine="1",model_name="small"} 1.5
+vllm:cache_config_info{block_size="16",engine="0",kv_cache_size_tokens="32768",num_gpu_blocks="2048"} 1.0
+vllm:cache_config_info{block_size="16",engine="1",kv_cache_size_tokens="None",num_gpu_blocks="1024"} 1.0
 """
 
 
@@ -119,9 +130,29 @@ def test_an_engines_parts_add_up_and_the_fullest_cache_counts() -> None:
     assert not reading.asleep
 
 
+def test_counters_tell_how_fast_tokens_came_and_how_many_prompts_were_computed() -> None:
+    reading = scrape.read_engine(ENGINE_PAGE, now=50.0)
+    assert reading.gap_seconds == signals.Sample(4.0, 50.0)  # 2.5 + 1.5
+    assert reading.gaps == signals.Sample(150.0, 50.0)
+    assert reading.prompt_tokens == signals.Sample(1100.0, 50.0)  # 900 + 600, of which 400 were in the cache
+    assert reading.kv_tokens == signals.Sample(49_152.0, 50.0)  # 32,768 and, where only blocks are told, 1,024 · 16
+
+
 def test_an_old_engines_names_are_understood() -> None:
-    reading = scrape.read_engine('vllm:gpu_cache_usage_perc{model_name="m"} 0.5\n', now=1.0)
+    page = """\
+vllm:gpu_cache_usage_perc{model_name="m"} 0.5
+vllm:time_per_output_token_seconds_sum{model_name="m"} 7.0
+vllm:time_per_output_token_seconds_count{model_name="m"} 200.0
+"""
+    reading = scrape.read_engine(page, now=1.0)
     assert reading.kv_usage == signals.Sample(0.5, 1.0)
+    assert reading.gap_seconds == signals.Sample(7.0, 1.0)
+    assert reading.gaps == signals.Sample(200.0, 1.0)
+
+
+def test_an_engine_that_tells_no_cache_size_tells_none() -> None:
+    page = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n'
+    assert scrape.read_engine(page, now=1.0).kv_tokens is None
 
 
 def test_an_absent_family_is_none_and_not_zero() -> None:
