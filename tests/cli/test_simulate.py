@@ -6,53 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from trimtab_cli import simulate
 
-TIER = """
-apiVersion: inference.trimtab.dev/v1alpha1
-kind: InferenceTier
-metadata: {{name: {name}}}
-spec:
-  model: {{name: model-{name}, quality: "{quality}"}}
-  slo: {{ttft: {{p95: 2s}}, itl: {{p95: 60ms}}, attainment: "0.90"}}
-  variants:
-  - name: one
-    accelerator: {{type: L4}}
-    price: {{usdPerHour: "{usd}"}}
-    replicas: {{min: 1, max: {most}}}
-    profile: {{itlBase: 20ms, itlPerSequence: 1ms, prefillTokensPerSecond: 10000, kvTokens: 200000, maxSequences: 64, startup: 20s}}
----
-"""
-POLICY = """
-apiVersion: inference.trimtab.dev/v1alpha1
-kind: RoutingPolicy
-metadata: {name: chat}
-spec:
-  tiers: [{ref: small}, {ref: large}]
-  objective: {qualityRetention: "0.80"}
-"""
-
-
-def manifests(folder: Path, *, most: int = 20, policy: str = POLICY) -> Path:
-    path = folder / "manifests"
-    path.mkdir()
-    tiers = TIER.format(name="small", quality="0.60", usd="1.00", most=most) + TIER.format(
-        name="large", quality="0.80", usd="8.00", most=most
-    )
-    (path / "all.yaml").write_text(tiers + policy)
-    return path
-
-
-def trace(folder: Path, *, seconds: int = 120) -> Path:
-    path = folder / "trace.csv"
-    rows = "".join(f"{at},300,60\n" for at in range(seconds))
-    path.write_text("t_s,input_tokens,output_tokens\n" + rows)
-    return path
+from . import samples
+from .samples import POLICY, manifests, trace
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(simulate.command, [str(argument) for argument in arguments])
+    return samples.run(simulate.command, *arguments)
 
 
 def test_a_table_beside_baselines_and_a_json_file(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ from trimtab_core import units
 
 NOTHING = "–"
 """Stands where there is no number."""
+SAME = "same"
+"""Stands for a difference that rounds to nothing."""
 _NO_BREAK = "\u00a0"
 _MINUS = "\u2212"
 _CENT = 0.005
+_WHOLE_USD = 1000
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -28,19 +31,25 @@ def clock(value: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def usd(value: float) -> str:
+    """Dollars; whole ones from a thousand on."""
+    return f"${value:,.0f}" if abs(value) >= _WHOLE_USD else units.format_usd(value)
+
+
 def signed(value: float, unit: str, digits: int = 0) -> str:
-    """A difference with its sign, such as ``+1.2 points``; without one where it rounds to nothing."""
+    """A difference with its sign, such as ``+1.2 points``."""
     size = f"{abs(value):,.{digits}f}"
-    sign = "" if not size.strip("0.,") else _MINUS if value < 0 else "+"
-    return f"{sign}{size}{_NO_BREAK}{unit}".strip(_NO_BREAK)
+    if not size.strip("0.,"):
+        return SAME
+    return f"{_MINUS if value < 0 else '+'}{size}{_NO_BREAK}{unit}".strip(_NO_BREAK)
 
 
 def usd_change(before: float, after: float) -> str:
     """A difference of two amounts with its share, such as ``+$1.20 (+12.0 %)``."""
     difference = after - before
     if abs(difference) < _CENT:
-        return "none"
-    amount = f"{_MINUS if difference < 0 else '+'}{units.format_usd(abs(difference))}"
+        return SAME
+    amount = f"{_MINUS if difference < 0 else '+'}{usd(abs(difference))}"
     return f"{amount} ({signed(100 * difference / before, '%', 1)})" if before else amount
 
 

@@ -1,0 +1,128 @@
+"""``trimtab plan``: what an edit of manifests would change in cost, SLO and quality, before it is merged."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+from trimtab_core import units
+from trimtab_sim import search, world
+
+from trimtab_cli import failure, manifests, progress, scenarios
+from trimtab_cli.pages import figures, page
+from trimtab_cli.preview import changes, document, side, story, table, watch
+
+_PIPE_WIDTH = 160
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@scenarios.manifests_option
+@click.option(
+    "--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE|DIR",
+    help="The manifests before the edit, to compare with. May be given several times.",
+)  # fmt: skip
+@click.option("--prometheus", default="", metavar="URL", help="Plan for the demand that this Prometheus shows now.")
+@scenarios.options
+@click.option(
+    "--format", "form", type=click.Choice(["table", "markdown"]), default="table", show_default=True,
+    help="Markdown is for a comment on a pull request.",
+)  # fmt: skip
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all results here.")
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots here."
+)
+@scenarios.debug_option
+def command(
+    paths: tuple[Path, ...],
+    *,
+    against: tuple[Path, ...],
+    prometheus: str,
+    form: str,
+    json_file: Path | None,
+    html_file: Path | None,
+    debug: bool,
+    **load: Any,  # noqa: ANN401 (the shared options)
+) -> None:
+    """Predict what manifests cost and keep: on a trace in simulated time, or for the demand that Prometheus shows.
+
+    With --against both sets are predicted on the same load and the difference is shown, as a check of pull requests.
+    Exit code 0: the SLO and all budgets are kept. 1: one of them would break. 2: something can't be used.
+    """
+    wish = scenarios.Wish(**load)
+    if prometheus and wish.trace_file is not None:
+        raise failure.Usage("--prometheus and --trace exclude each other: give the one to plan for")
+    for option, path in (("--json", json_file), ("--html", html_file)):
+        scenarios.require_writable(option, path)
+    with scenarios.told(debug=debug):
+        told = _simulated(paths, against, wish)
+    _print(told, form)
+    scenarios.write("--json", json_file, json.dumps(document.build(told), indent=1, ensure_ascii=False) + "\n")
+    if html_file is not None:
+        scenarios.write("--html", html_file, page.render(story.build_page(told)))
+    if told.after.broken:
+        raise failure.Finding(f"{story.verdict(told)}: {told.after.broken[0]}")
+
+
+def _simulated(paths: tuple[Path, ...], against: tuple[Path, ...], wish: scenarios.Wish) -> story.Story:
+    """Both sides on the trace."""
+    new = scenarios.prepare(paths, wish)
+    old = _before(against, wish, new) if against else None
+    with progress.meter("two plans" if old else "one plan", 2 if old else 1) as meter:
+        before = _side(old, meter.run("before")) if old else None
+        after = _side(new, meter.run("after" if old else "plan"))
+    scenario = new.scenario
+    trace = scenario.trace
+    return story.Story(
+        load=f"{trace.source}: {len(trace):,} requests in {units.format_duration(round(trace.duration_s))}",
+        before=before,
+        after=after,
+        changes=_changes(against, paths),
+        tiers=scenarios.tier_names(scenario),
+        promised=search.wanted_attainment(scenario),
+        limits=figures.strictest_limits(scenarios.routing_rules(scenario)),
+        notes=new.notes,
+        facts=[("Policy", scenario.policy_key), ("Seed", str(wish.seed))],
+    )
+
+
+def _before(against: tuple[Path, ...], wish: scenarios.Wish, new: scenarios.Prepared) -> scenarios.Prepared:
+    """The other side, on the same requests to the policy of the same name."""
+    asked = scenarios.Wish(**{**_fields(wish), "policy": new.scenario.policy_key})
+    try:
+        return scenarios.prepare(against, asked, new.scenario.trace)
+    except (manifests.ManifestError, world.ScenarioError) as error:
+        raise manifests.ManifestError(f"--against: {error}") from error
+
+
+def _fields(wish: scenarios.Wish) -> dict[str, Any]:
+    return {name: getattr(wish, name) for name in wish.__slots__}
+
+
+def _side(prepared: scenarios.Prepared, told: world.Progress) -> side.Side:
+    watched = watch.Watched()
+    run = world.simulate(prepared.scenario, watched, told)
+    return side.simulated(prepared.scenario, run, watched.moments, prepared.doubts)
+
+
+def _changes(against: tuple[Path, ...], paths: tuple[Path, ...]) -> list[page.Change]:
+    return changes.between(manifests.load(against), manifests.load(paths)) if against else []
+
+
+def _print(told: story.Story, form: str) -> None:
+    compared = told.before is not None
+    if form == "markdown":
+        click.echo(document.markdown(told))
+        return
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    console.print(told.load, soft_wrap=True, markup=False)
+    for note in told.notes:
+        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
+    table.show(console, told.lines, told.changes, compared=compared)
+    console.print()
+    for kept, text in told.after.promises:
+        console.print(Text("keeps   " if kept else "breaks  ", style="green" if kept else "bold red") + Text(text))
