@@ -1,0 +1,175 @@
+"""What a usual week looks like: mean arrivals in 10-minute bins, small enough to travel in every snapshot. Pure.
+
+A bin is closed when its 10 minutes are over, from the samples that were seen in them; a bin of which less than half
+was seen is left as it was, since missing is not zero. It is written three hours later: until then the past that
+forecasts are scored on would know its own future, and what turns out to have been an outage can still be dropped.
+A bin that was seen before moves half of the way to the new value, so that one strange week weighs a half and the week
+after it a quarter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+BIN_SECONDS = 600.0
+DAY_BINS = 144
+WEEK_BINS = 7 * DAY_BINS
+UNKNOWN = -1.0
+"""Value of a bin that was never seen; rates are never negative."""
+SHARE_OF_NEW = 0.5
+LEAST_SHARE_SEEN = 0.5
+"""Part of a bin's time that samples must span for it to be written."""
+DELAY_BINS = 18
+"""Closed bins that wait: three hours, as long as the history that forecasts are scored on, and more."""
+FLOOR_RATIO = 0.05
+"""Share of the mean bin that is added to both sides of a ratio, so that empty bins give no infinite ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One period of bins that repeats.
+
+    Attributes:
+        bins: arrivals per second of each, ``UNKNOWN`` where never seen.
+        floor: a small rate for ratios.
+    """
+
+    bins: tuple[float, ...]
+    floor: float
+
+    def at(self, moment: float) -> float | None:
+        """Arrivals per second at ``moment`` (epoch seconds), between the middles of two bins; None in a gap."""
+        position = moment / BIN_SECONDS - 0.5
+        number = math.floor(position)
+        share = position - number
+        count = len(self.bins)
+        before, after = self.bins[number % count], self.bins[(number + 1) % count]
+        return None if before < 0 or after < 0 else before + (after - before) * share
+
+    def covers(self, moment: float) -> bool:
+        """Whether it says anything about ``moment``."""
+        return self.at(moment) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Season:
+    """The bins of the week from Thursday 00:00 UTC (where the epoch began), and the one that is being filled.
+
+    Attributes:
+        week_bins: arrivals per second, ``UNKNOWN`` where never seen.
+        open_number: number of the bin that is being filled, counted from the epoch; -1 before the first sample.
+        open_sum, open_count: of its samples.
+        open_first, open_last: epoch seconds of its first and last sample.
+        waiting: closed bins that are not written yet, by number and arrivals per second.
+        week, day: the shapes to forecast by; None before a bin of yesterday or last week is known.
+    """
+
+    week_bins: tuple[float, ...] = (UNKNOWN,) * WEEK_BINS
+    open_number: int = -1
+    open_sum: float = 0.0
+    open_count: int = 0
+    open_first: float = 0.0
+    open_last: float = 0.0
+    waiting: tuple[tuple[int, float], ...] = ()
+    week: Shape | None = None
+    day: Shape | None = None
+
+    def add(self, at: float, arrivals_per_second: float) -> Season:
+        """The season with one more sample; one that is no number, or older than the open bin, changes nothing.
+
+        Args:
+            at: epoch seconds.
+            arrivals_per_second: mean over a time that is short against a bin.
+        """
+        if not (math.isfinite(at) and math.isfinite(arrivals_per_second)) or arrivals_per_second < 0:
+            return self
+        number = int(at // BIN_SECONDS)
+        if number < self.open_number:
+            return self
+        if number == self.open_number:
+            return dataclasses.replace(
+                self,
+                open_sum=self.open_sum + arrivals_per_second,
+                open_count=self.open_count + 1,
+                open_last=max(self.open_last, at),
+            )
+        return dataclasses.replace(
+            self._closed(number - DELAY_BINS),
+            open_number=number,
+            open_sum=arrivals_per_second,
+            open_count=1,
+            open_first=at,
+            open_last=at,
+        )
+
+    def without(self, start: float, end: float) -> Season:
+        """The season without the bins that wait and overlap ``start`` to ``end`` (epoch seconds): nobody could call."""
+        kept = tuple(
+            (number, value)
+            for number, value in self.waiting
+            if (number + 1) * BIN_SECONDS <= start or number * BIN_SECONDS >= end
+        )
+        found = self if len(kept) == len(self.waiting) else dataclasses.replace(self, waiting=kept)
+        inside = self.open_number * BIN_SECONDS < end and start < (self.open_number + 1) * BIN_SECONDS
+        return dataclasses.replace(found, open_sum=0.0, open_count=0) if inside and found.open_count else found
+
+    def _closed(self, due: int) -> Season:
+        """The season with the open bin waiting, if enough of it was seen, and all bins before ``due`` written."""
+        waiting = self.waiting
+        if self.open_count > 1 and self.open_last - self.open_first >= LEAST_SHARE_SEEN * BIN_SECONDS:
+            waiting = (*waiting, (self.open_number, self.open_sum / self.open_count))
+        ripe = [(number, value) for number, value in waiting if number < due]
+        if not ripe:
+            return dataclasses.replace(self, waiting=waiting)
+        bins = list(self.week_bins)
+        for number, value in ripe:
+            _take(bins, number, value)
+        return dataclasses.replace(shaped(self, tuple(bins)), waiting=waiting[len(ripe) :])
+
+
+def shaped(season: Season, week_bins: tuple[float, ...]) -> Season:
+    """The season with other bins, and the shapes that follow from them."""
+    known = [value for value in week_bins if value >= 0]
+    floor = max(1e-6, FLOOR_RATIO * sum(known) / len(known)) if known else 1e-6
+    day = tuple(_mean(week_bins[place::DAY_BINS]) for place in range(DAY_BINS))
+    return dataclasses.replace(season, week_bins=week_bins, week=Shape(week_bins, floor), day=Shape(day, floor))
+
+
+def of(past: Iterable[tuple[float, float]]) -> Season:
+    """The season of means over whole bins, such as a database gives them for the time before a start.
+
+    Args:
+        past: (end of the bin, arrivals per second), oldest first; unusable ones are left out.
+    """
+    bins = [UNKNOWN] * WEEK_BINS
+    for end, value in past:
+        if math.isfinite(end) and math.isfinite(value) and value >= 0:
+            _take(bins, round(end / BIN_SECONDS) - 1, value)
+    return shaped(Season(), tuple(bins))
+
+
+def total(seasons: Sequence[Season]) -> Season | None:
+    """What all of them add up to, where all are known; None without any."""
+    if not seasons:
+        return None
+    return shaped(Season(), tuple(_sum(values) for values in zip(*(one.week_bins for one in seasons), strict=True)))
+
+
+def _take(bins: list[float], number: int, value: float) -> None:
+    """Write one bin; ``number`` counts from the epoch."""
+    place = number % WEEK_BINS
+    before = bins[place]
+    bins[place] = value if before < 0 else before + SHARE_OF_NEW * (value - before)
+
+
+def _sum(values: Sequence[float]) -> float:
+    return UNKNOWN if min(values) < 0 else sum(values)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are known."""
+    known = [value for value in values if value >= 0]
+    return sum(known) / len(known) if known else UNKNOWN
