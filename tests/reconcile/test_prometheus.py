@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from trimtab_core import observation, telemetry
 from trimtab_core.telemetry import Answer, Operation, Query
+from trimtab_operator import errors
 from trimtab_operator.observe import combined, prometheus
 
 NOW = 1_800_000_000.0
@@ -193,3 +194,43 @@ def test_the_combined_port_asks_each_half_for_its_own() -> None:
     both = combined.CombinedMetrics(Half(), Half())
     assert asyncio.run(both.answers({}, 1.0)) == {"answered": 1.0}
     assert asyncio.run(both.engines({}, 2.0)) == {"read": 2.0}
+
+
+# A period ----------------------------------------------------------------------------------------------------------
+
+
+def history(url: str) -> Any:
+    metrics = prometheus.PrometheusMetrics(url, timeout_seconds=2.0)
+    try:
+        return asyncio.run(metrics.history(ARRIVALS, NOW - 60, NOW, step_seconds=30.0))
+    finally:
+        metrics.close()
+
+
+def test_a_period_is_asked_for_step_by_step_and_gaps_are_left_out(url: str, canned: Canned) -> None:
+    points = [[NOW - 60, "1.5"], [NOW - 30, "NaN"], [NOW, "2"]]
+    canned.values = [{"metric": {"policy": "ns/p", "class": "a"}, "values": points}]
+
+    assert history(url) == {("ns/p", "a"): ((NOW - 60, 1.5), (NOW, 2.0))}
+    assert canned.asked == [
+        {
+            "query": "sum by (policy, class) (rate(trimtab_router_arrivals_total[60s]))",
+            "start": "1799999940",
+            "end": "1800000000",
+            "step": "30",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "why"),
+    [
+        (503, "starting", "refused a query: HTTP Status Code 503"),
+        (200, "<html>", "did not answer"),
+        (200, '{"data": {"result": [{"metric": {}, "values": [[1]]}]}}', "no range vector"),
+    ],
+)
+def test_nonsense_over_a_period_is_an_error(url: str, canned: Canned, status: int, text: str, why: str) -> None:
+    canned.status, canned.text = status, text
+    with pytest.raises(errors.MetricsError, match=why):
+        history(url)

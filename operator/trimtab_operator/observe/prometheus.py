@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Mapping
+import contextlib
+import datetime as dt
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import requests
@@ -65,6 +68,23 @@ class PrometheusMetrics:
         self._count(failures, len(queries), now)
         return dict(zip(queries, found, strict=True))
 
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[Series, tuple[tuple[float, float], ...]]:
+        """A query's answers over a period, by label values: (epoch seconds, value) pairs, oldest first, without NaN.
+
+        Args:
+            query: what is asked.
+            begin: of the period, epoch seconds.
+            end: of the period, epoch seconds.
+            step_seconds: between two answers.
+
+        Raises:
+            errors.MetricsError: saying why there is no answer.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._ask_period, query, (begin, end), step_seconds)
+
     def _count(self, failures: list[observation.QueryFailure], asked: int, now: float) -> None:
         """Remember cycles without any answer, and leave Prometheus alone after several."""
         self._failed_cycles = self._failed_cycles + 1 if failures and len(failures) == asked else 0
@@ -90,13 +110,28 @@ class PrometheusMetrics:
 
     def _ask(self, promql: str, by: Series, now: float) -> dict[Series, float]:
         """Values by label values. Raises errors.MetricsError."""
-        try:
+        with self._translated():
             result = self._connection.custom_query(promql, params={"time": f"{now:.3f}"})
+        return dict(_read(entry, by) for entry in result or ())
+
+    def _ask_period(
+        self, query: telemetry.Query, period: tuple[float, float], step_seconds: float
+    ) -> dict[Series, tuple[tuple[float, float], ...]]:
+        """The same at every step of a period."""
+        begin, end = (dt.datetime.fromtimestamp(at, dt.UTC) for at in period)
+        with self._translated():
+            result = self._connection.custom_query_range(query.promql(), begin, end, f"{step_seconds:g}")
+        return dict(_read_period(entry, query.by) for entry in result or ())
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The library's errors as ours."""
+        try:
+            yield
         except PrometheusApiClientException as error:
             raise errors.MetricsError(f"Prometheus {self._url} refused a query: {_line(error)}") from error
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             raise errors.MetricsError(f"Prometheus {self._url} did not answer: {_line(_cause(error))}") from error
-        return dict(_read(entry, by) for entry in result or ())
 
 
 def newest(query: telemetry.Query) -> str:
@@ -112,6 +147,16 @@ def _read(entry: Any, by: Series) -> tuple[Series, float]:  # noqa: ANN401 (JSON
         return tuple(str(entry["metric"].get(label, "")) for label in by), float(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.MetricsError(f"an answer that is no instant vector: {_line(error)}") from error
+
+
+def _read_period(entry: Any, by: Series) -> tuple[Series, tuple[tuple[float, float], ...]]:  # noqa: ANN401 (JSON)
+    """One element of a range vector. Raises errors.MetricsError."""
+    try:
+        points = ((float(at), float(text)) for at, text in entry["values"])
+        kept = tuple(point for point in points if math.isfinite(point[1]))
+        return tuple(str(entry["metric"].get(label, "")) for label in by), kept
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise errors.MetricsError(f"an answer that is no range vector: {_line(error)}") from error
 
 
 def _cause(error: Exception) -> object:
