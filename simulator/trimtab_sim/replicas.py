@@ -1,17 +1,17 @@
-"""One replica in simulated time: an engine that serves by processor sharing, and its life from start to end.
+"""One replica in simulated time: an engine that serves in steps, and its life from start to end.
 
-The law is that of ``engine_sim``'s token clock, in its fluid limit. One step of the engine gives every running sequence
-one token and reads a chunk of waiting prompts:
+The law is that of ``engine_sim``'s token clock. One step of the engine gives every running sequence one token and reads
+a chunk of waiting prompts:
 
-    step_seconds = a + b·running + chunk / prefill_rate
+    step_seconds = a + b·running + tokens read / prefill_rate
 
-``V`` counts steps, so a sequence that has got its first token at ``V₁`` ends at ``V₁ + output_tokens - 1`` however the
-load moves in between: a request costs a few heap operations, O(log n), not one event for each token.
+``V`` counts steps. Requests join at the start of a step, read their prompts in turn, get their first token at the end
+of the step in which their prompt has been read, and one token in each step from then on. So both steps are known when
+a request joins, however long the steps will take: it costs a few heap operations, O(log n), not one event a token.
 
-Approximations, each against continuous batching: steps are a continuum, so an arrival waits for half of the step under
-way (its mean, not its distribution); KV cache is reserved for the whole answer at admission, so requests wait where
-a real engine might preempt; no prefix cache. ``tests/simulator/test_step_by_step.py`` holds it to an engine that makes
-every step.
+Approximations, each against continuous batching: decoding takes no room in the chunk; KV cache is reserved for the
+whole answer at admission, so requests wait where a real engine might preempt. ``tests/simulator/test_step_by_step.py``
+holds it to an engine that makes every step.
 """
 
 from __future__ import annotations
@@ -30,25 +30,32 @@ from trimtab_sim.workload import Request
 
 CHUNK_TOKENS = 2048
 """Prompt tokens read in one step: vLLM's default ``--max-num-batched-tokens`` for serving."""
-_EPSILON = 1e-6
-"""Steps and tokens nearer than this count as reached: far below one token, far above rounding noise."""
+_EPSILON = 1e-9
+"""Steps nearer than this count as one: far below a token's share of a step, far above rounding noise."""
 _FROZEN_STEP_SECONDS = 1e12
 """A step that ends long after every run."""
+_FINISH = int(engine.Order.FINISH)
 
 
 class Job:
-    """One request in one engine; times are the engine clock's seconds, None until they happen."""
+    """One request in one engine; times are the engine clock's seconds, None until they happen.
 
-    __slots__ = ("_admitted_at_step", "_read_until", "done", "finished_at", "first_token_at", "request", "submitted_at")
+    Attributes:
+        tokens: that the KV cache must hold in the end.
+        cached_tokens: prompt tokens that the prefix cache has saved.
+        done: called once, when the request has ended or the engine has died (``finished_at`` is None then).
+    """
+
+    __slots__ = ("cached_tokens", "done", "finished_at", "first_step", "first_token_at", "request", "tokens")
 
     def __init__(self, request: Request, done: Callable[[Job], None]) -> None:
         self.request = request
         self.done = done
-        self.submitted_at = 0.0
+        self.tokens = request.input_tokens + request.output_tokens
+        self.cached_tokens = 0
+        self.first_step = 0
         self.first_token_at: float | None = None
         self.finished_at: float | None = None
-        self._admitted_at_step = 0.0
-        self._read_until = 0.0
 
     @property
     def itl_seconds(self) -> float | None:
@@ -61,36 +68,60 @@ class Job:
 class Processor:
     """The engine of one replica: first come, first served into a batch whose members share each step.
 
+    Between two moments at which requests join or end, all rates are constant. So the state is that of the last such
+    moment (``_at``), at which a step began, and everything else follows from the time that has passed.
+
     Args:
         clock: the engine of events.
         profile: the law of this hardware and model.
         chunk_tokens: prompt tokens read in one step.
+        emptied: called whenever the last request has ended.
+
+    Attributes:
+        running: sequences in the batch.
+        sequence_seconds: sequences in the batch, integrated over time; right after ``advance``, as are the next two.
+        gap_seconds: times between two output tokens, summed up.
+        gaps: their number.
     """
 
-    def __init__(self, clock: engine.Engine, profile: CapacityProfile, *, chunk_tokens: int = CHUNK_TOKENS) -> None:
+    __slots__ = (
+        "_at", "_chunk", "_chunk_seconds", "_clock", "_decoding", "_due", "_emptied", "_first", "_kv_reserved",
+        "_last", "_number", "_profile", "_read_until", "_read_whole", "_reading_seconds", "_step_seconds", "_steps",
+        "_target", "_waiting", "gap_seconds", "gaps", "kv_tokens", "running", "sequence_seconds",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        clock: engine.Engine,
+        profile: CapacityProfile,
+        *,
+        chunk_tokens: int = CHUNK_TOKENS,
+        emptied: Callable[[], None] | None = None,
+    ) -> None:
         self._clock = clock
         self._profile = profile
         self._chunk = chunk_tokens
         self._chunk_seconds = chunk_tokens / profile.prefill_tokens_per_second
+        self._emptied = emptied or (lambda: None)
+        self.kv_tokens = profile.kv_tokens
         self._waiting: deque[Job] = deque()
-        self._reading: deque[Job] = deque()  # admitted, prompt not yet read; in order
-        self._first: list[tuple[float, int, Job]] = []  # (step of the first token, number, job)
-        self._last: list[tuple[float, int, Job]] = []  # (step of the last token, number, job)
+        self._first: deque[Job] = deque()  # those without a first token, in order of it
+        self._last: list[tuple[int, int, Job]] = []  # (step of the last token, number, job) of all that run
         self._number = 0
         self.running = 0
-        """Sequences in the batch."""
+        self._decoding = 0  # those that have their first token, and another to come
         self._kv_reserved = 0
-        self._steps = 0.0  # V
-        self._read = 0.0  # prompt tokens read, ever
-        self._admitted = 0.0  # prompt tokens admitted, ever
-        self._at = self._busy_since = clock.now
-        self._event: engine.Event | None = None
+        self._at = clock.now
+        self._steps = 0.0  # V at that time
+        self._read_until = 0.0  # V at which all prompts of the batch are read
+        self._read_whole = 0.0  # prompt tokens read by then, ever
+        self._step_seconds = self._reading_seconds = 0.0  # of a step, and of one in which a whole chunk is read
+        self._set_pace()
+        self._target = 0  # V at which requests join or end next, and when that is
+        self._due = math.inf
         self.sequence_seconds = 0.0
-        """Sequences in the batch, integrated over time."""
         self.gap_seconds = 0.0
-        """Times between two output tokens, summed up."""
         self.gaps = 0.0
-        """Their number."""
 
     @property
     def waiting(self) -> int:
@@ -100,73 +131,51 @@ class Processor:
     @property
     def kv_usage(self) -> float:
         """Share of the KV cache that is reserved."""
-        return self._kv_reserved / self._profile.kv_tokens
+        return self._kv_reserved / self.kv_tokens
 
     @property
     def prompt_tokens(self) -> float:
-        """Input tokens computed, ever."""
-        return self._read
+        """Input tokens computed, ever; right after ``advance``."""
+        return self._read_whole - max(0.0, self._read_until - self._steps) * self._chunk
 
     def fits(self, request: Request) -> bool:
         """Whether the request can ever be served here."""
-        return request.tokens <= self._profile.kv_tokens
+        return request.tokens <= self.kv_tokens
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises ValueError if it never fits into the KV cache."""
-        if not self.fits(job.request):
-            raise ValueError(f"{job.request.tokens} tokens don't fit into a KV cache of {self._profile.kv_tokens}")
-        self.advance()
-        job.submitted_at = self._clock.now
-        self._waiting.append(job)
-        # The step under way can't take it any more; half of it is left on average.
-        self._admit(residual=0.5 if self.running and self._clock.now > self._busy_since else 0.0)
-        self._schedule()
+        if job.tokens > self.kv_tokens:
+            raise ValueError(f"{job.tokens} tokens don't fit into a KV cache of {self.kv_tokens}")
+        waiting, now = self._waiting, self._clock.now
+        waiting.append(job)
+        if not self.running:
+            self._at = now
+            self._begin_step()
+        elif now == self._at and self._steps.is_integer():  # what comes as a step begins is part of it
+            self._begin_step()
+        elif len(waiting) == 1 and self.running < self._profile.max_sequences:
+            # it can join the next step, or else the first one whose chunk has room; whoever is before it sees to that
+            step = max(math.floor(self._steps_by(now)) + 1, math.floor(self._read_until))
+            if step < self._target:
+                self._wake_at(step)
 
     def advance(self) -> None:
-        """Bring the progress up to the clock; rates have been constant since the last change."""
-        since, self._at = self._at, self._clock.now
-        elapsed = self._at - since
-        if not self.running or elapsed <= 0:
-            return
-        step_seconds = self._step_seconds()
-        steps = elapsed / step_seconds
-        if self._reading:
-            self._read_on(steps * self._chunk)
-        reached = self._steps + steps + _EPSILON
-        while self._first and self._first[0][0] <= reached:
-            due, _, job = heapq.heappop(self._first)
-            job.first_token_at = min(since + (due - self._steps) * step_seconds, self._at)
-        self._steps += steps
-        self.sequence_seconds += elapsed * self.running
-        decoding = len(self._last)  # of those whose prompt was read meanwhile, the whole stretch: short beside it
-        self.gap_seconds += elapsed * decoding
-        self.gaps += steps * decoding
-
-    def _read_on(self, read: float) -> None:
-        """Read so many prompt tokens; whose prompt ends among them gets his tokens from there on."""
-        reading, reached = self._reading, self._read + read + _EPSILON
-        while reading and reading[0]._read_until <= reached:  # noqa: SLF001 (kept in the job for speed)
-            job = reading.popleft()
-            at_step = self._steps + (job._read_until - self._read) / self._chunk  # noqa: SLF001
-            # a prompt shorter than a chunk is read within one step, whose end brings the first token
-            first = max(job._admitted_at_step + 1, at_step)  # noqa: SLF001
-            self._number += 1
-            heapq.heappush(self._last, (first + job.request.output_tokens - 1, self._number, job))
-            if job.request.output_tokens > 1:
-                heapq.heappush(self._first, (first, self._number, job))
-        self._read = self._read + read if reading else self._admitted
+        """Bring counters and first tokens up to the clock."""
+        now = self._clock.now
+        if now > self._at:
+            self._move(now, self._steps_by(now))
 
     def drop_all(self) -> list[Job]:
-        """Forget every job, as a killed engine does, and return them."""
+        """Forget every job, as a killed engine does, and return them in the order in which they came."""
         self.advance()
-        jobs = [*(job for _, _, job in sorted(self._last, key=lambda due: due[1])), *self._reading, *self._waiting]
+        jobs = [*(job for _, _, job in sorted(self._last, key=lambda due: due[1])), *self._waiting]
         self._first.clear()
         self._last.clear()
-        self._reading.clear()
         self._waiting.clear()
-        self.running = self._kv_reserved = 0
-        self._read = self._admitted
-        self._schedule()
+        self.running = self._decoding = self._kv_reserved = 0
+        self._read_whole, self._steps = self.prompt_tokens, float(math.ceil(self._steps))
+        self._read_until = self._steps
+        self._due = math.inf
         return jobs
 
     def obey(self, profile: CapacityProfile) -> None:
@@ -174,65 +183,107 @@ class Processor:
         self.advance()
         self._profile = profile
         self._chunk_seconds = self._chunk / profile.prefill_tokens_per_second
-        self._schedule()
+        self._set_pace()
+        if self.running:
+            self._wake_at(self._target)
 
-    def _step_seconds(self) -> float:
-        decode = self._profile.itl_base_seconds + self._profile.itl_per_sequence_seconds * self.running
-        return decode + self._chunk_seconds if self._reading else decode
-
-    def _admit(self, residual: float = 0.0) -> None:
-        """Let waiting jobs in, in order, while there are slots, KV cache and room in the chunk.
-
-        Args:
-            residual: how much of a step must pass before they take part.
-        """
-        profile, waiting = self._profile, self._waiting
-        while waiting and self.running < profile.max_sequences and self._admitted - self._read < self._chunk:
-            job = waiting[0]
-            if self._kv_reserved + job.request.tokens > profile.kv_tokens:
-                return
-            waiting.popleft()
-            self._kv_reserved += job.request.tokens
-            self._admitted += job.request.input_tokens
-            job._read_until = self._admitted  # noqa: SLF001
-            job._admitted_at_step = self._steps + residual  # noqa: SLF001
-            self._reading.append(job)
-            if not self.running:
-                self._busy_since = self._clock.now
-            self.running += 1
-
-    def _schedule(self) -> None:
-        """One event for what changes the rates next: a last token is due, or prompts are read.
-
-        Of prompts only the last one matters, unless somebody waits for room in the chunk.
-        """
-        if self._event is not None:
-            self._event.cancel()
-            self._event = None
+    def _steps_by(self, now: float) -> float:
+        """V at a time from ``_at`` to the next wake."""
+        elapsed, ahead = now - self._at, self._read_until - self._steps
         if not self.running:
-            return
-        steps = self._last[0][0] - self._steps if self._last else math.inf
-        if self._reading:
-            job = self._reading[0 if self._waiting else -1]
-            steps = min(steps, (job._read_until - self._read) / self._chunk)  # noqa: SLF001
-        self._event = self._clock.after(max(steps, 0.0) * self._step_seconds(), self._wake, engine.Order.FINISH)
+            return self._steps
+        if ahead > 0:
+            reading = ahead * self._reading_seconds
+            if elapsed <= reading:
+                return self._steps + elapsed / self._reading_seconds
+            return self._read_until + (elapsed - reading) / self._step_seconds
+        return self._steps + elapsed / self._step_seconds
+
+    def _time_of(self, step: float) -> float:
+        """The inverse: when V reaches a step."""
+        ahead = self._read_until - self._steps
+        if ahead <= 0:
+            return self._at + (step - self._steps) * self._step_seconds
+        if step <= self._read_until:
+            return self._at + (step - self._steps) * self._reading_seconds
+        return self._at + ahead * self._reading_seconds + (step - self._read_until) * self._step_seconds
+
+    def _move(self, now: float, steps: float) -> None:
+        """Count what has happened since ``_at``: until ``now``, when V is ``steps``."""
+        elapsed, decoding, first = now - self._at, self._decoding, self._first
+        self.sequence_seconds += elapsed * self.running
+        self.gap_seconds += elapsed * decoding
+        self.gaps += (steps - self._steps) * decoding
+        while first and first[0].first_step <= steps:
+            job = first.popleft()
+            job.first_token_at = at = self._time_of(job.first_step)
+            if job.request.output_tokens > 1:
+                self._decoding += 1
+                self.gap_seconds += now - at
+                self.gaps += steps - job.first_step
+        self._at, self._steps = now, steps
+
+    def _set_pace(self) -> None:
+        profile = self._profile
+        self._step_seconds = seconds = profile.itl_base_seconds + profile.itl_per_sequence_seconds * self.running
+        self._reading_seconds = seconds + self._chunk_seconds
+
+    def _wake_at(self, step: int) -> None:
+        """Wake at a step. An earlier call is overruled: its event finds another time due and does nothing."""
+        self._target = step
+        self._due = due = max(self._time_of(step), self._clock.now)
+        self._clock.post(due, self._wake, _FINISH)
 
     def _wake(self) -> None:
-        self._event = None
-        self.advance()
+        """A step begins at which requests end or join."""
+        now = self._clock.now
+        if now != self._due:
+            return
+        self._due = math.inf
+        step, last = self._target, self._last
+        self._move(now, float(step))
+        if not last or last[0][0] > step:
+            self._begin_step()
+            return
         ended = []
-        while self._last and self._last[0][0] <= self._steps + _EPSILON:
-            _, _, job = heapq.heappop(self._last)
-            job.finished_at = self._clock.now
-            if job.first_token_at is None:  # the only one
-                job.first_token_at = self._clock.now
+        while last and last[0][0] <= step:
+            job = heapq.heappop(last)[2]
+            job.finished_at = now
             self.running -= 1
-            self._kv_reserved -= job.request.tokens
+            self._decoding -= job.request.output_tokens > 1
+            self._kv_reserved -= job.tokens
             ended.append(job)
-        self._admit()
-        self._schedule()
+        self._begin_step()
         for job in ended:
             job.done(job)
+        if not self.running and not self._waiting:
+            self._emptied()
+
+    def _begin_step(self) -> None:
+        """Let waiting jobs join, in order, while there are slots, KV cache and room in the chunk; see what is next."""
+        profile, waiting, start = self._profile, self._waiting, self._steps
+        read_until = max(self._read_until, start)
+        while waiting and self.running < profile.max_sequences and read_until - start < 1 - _EPSILON:
+            job = waiting[0]
+            if self._kv_reserved + job.tokens > self.kv_tokens:
+                break
+            del waiting[0]
+            request = job.request
+            self._kv_reserved += job.tokens
+            self._read_whole += request.input_tokens
+            read_until += request.input_tokens / self._chunk
+            job.first_step = first = math.ceil(read_until - _EPSILON)
+            self._first.append(job)
+            self._number += 1
+            heapq.heappush(self._last, (first + request.output_tokens - 1, self._number, job))
+            self.running += 1
+        self._read_until = read_until
+        self._set_pace()
+        if self._last:
+            step = self._last[0][0]
+            if waiting and read_until - start >= 1 - _EPSILON:
+                step = min(step, math.floor(read_until + _EPSILON))
+            self._wake_at(step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +333,7 @@ class Replica:
         self.frozen = False
         """It looks well and makes no progress."""
         self.phase: ReplicaPhase | None = ReplicaPhase.PENDING
-        self.processor = Processor(clock, profile)
+        self.processor = Processor(clock, profile, emptied=self._leave_if_drained)
         self._clock = clock
         self._changed = changed
         self._next = self._ready_after(self._start.waits + self._start.takes)
@@ -336,13 +387,6 @@ class Replica:
         """Serve a request. Raises ValueError unless the replica is ready, or if the request never fits."""
         if self.phase is not ReplicaPhase.READY:
             raise ValueError(f"{self.name} is {self.phase or 'gone'}, not Ready")
-        done = job.done
-
-        def settle(finished: Job) -> None:
-            done(finished)
-            self._leave_if_empty()
-
-        job.done = settle
         self.processor.submit(job)
 
     def drain(self, timeout_s: float) -> None:
@@ -353,7 +397,8 @@ class Replica:
         elif self.phase is ReplicaPhase.READY:
             self._next = self._clock.after(timeout_s, self.kill)
             self._set(ReplicaPhase.DRAINING)
-            self._leave_if_empty()
+            if not self.processor.running and not self.processor.waiting:
+                self._leave_if_drained()
 
     def kill(self) -> None:
         """Go at once. Requests under way end unfinished: ``done`` is called with ``finished_at`` None."""
@@ -375,9 +420,9 @@ class Replica:
         self.ready_at = self._clock.now
         self._set(ReplicaPhase.READY)
 
-    def _leave_if_empty(self) -> None:
-        idle = not self.processor.running and not self.processor.waiting
-        if self.phase is ReplicaPhase.DRAINING and idle and not self.preempted:
+    def _leave_if_drained(self) -> None:
+        """The last request has ended: go, unless the notice of the provider is waited for."""
+        if self.phase is ReplicaPhase.DRAINING and not self.preempted:
             self._next.cancel()
             self._set(None)
 

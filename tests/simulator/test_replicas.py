@@ -68,14 +68,14 @@ def test_a_prompt_in_the_batch_slows_the_others_by_its_chunk() -> None:
         key=lambda job: job.request.number,
     )
 
-    # reading the second prompt is one step of 2 sequences and a full chunk: 22 ms + 204.8 ms. Half a step of 22 ms went by
-    # before it, as the step under way could not take it any more; then 100 steps of 22 ms
+    # reading the second prompt is one step of 2 sequences and a full chunk: 22 ms + 204.8 ms. It waits for the end of the
+    # step under way: the first one took 21.1 ms, so another ends at 5.0191 s; after it 100 steps of 22 ms
     assert second.first_token_at is not None
-    assert second.first_token_at - 5.0 == pytest.approx(0.2268 + 0.011)
+    assert second.first_token_at - 5.0 == pytest.approx(0.2268 + 0.0191)
     assert second.finished_at is not None
     assert second.finished_at - second.first_token_at == pytest.approx(0.022 * 100)
-    # the first needs 1001 steps of 21 ms, 101.5 of which took 1 ms more and one of them 204.8 ms more
-    assert first.finished_at == pytest.approx(1001 * 0.021 + 1 / PREFILL + 101.5 * 0.001 + 0.2048)
+    # the first needs 1001 steps of 21 ms, 101 of which took 1 ms more and one of them 204.8 ms more
+    assert first.finished_at == pytest.approx(1001 * 0.021 + 1 / PREFILL + 101 * 0.001 + 0.2048)
 
 
 def test_slots_are_given_first_come_first_served() -> None:
@@ -169,6 +169,74 @@ def test_equal_loads_give_equal_results_to_the_last_bit() -> None:
     first, second = ([(j.request.number, j.first_token_at, j.finished_at) for j in serve(requests)] for _ in range(2))
 
     assert first == second
+
+
+LOAD = [
+    request(number, arrival_s=number * 0.11, input_tokens=17 + 97 * number % 3500, output_tokens=1 + 61 * number % 300)
+    for number in range(200)
+]
+
+
+def watched(looks: list[float]) -> tuple[replicas.Processor, dict[int, tuple[float, float]]]:
+    """The load through one engine whose counters are read at these times; when each request began and ended to answer."""
+    clock, ended = engine.Engine(), list[replicas.Job]()
+    processor = replicas.Processor(clock, profile(max_sequences=20, kv_tokens=30_000))
+    for at in looks:
+        clock.at(at, processor.advance, engine.Order.MEASURE)
+    clock.feed(
+        iter(LOAD), lambda one: one.arrival_s, lambda one: processor.submit(replicas.Job(one, ended.append)),
+        engine.Order.ARRIVE,
+    )  # fmt: skip
+    clock.run(until=1e4)
+    return processor, {job.request.number: (job.first_token_at or 0.0, job.finished_at or 0.0) for job in ended}
+
+
+def test_counters_add_up_to_what_the_requests_saw() -> None:
+    processor, seen = watched([])
+
+    assert processor.prompt_tokens == pytest.approx(sum(one.input_tokens for one in LOAD))
+    assert processor.gaps == pytest.approx(sum(one.output_tokens - 1 for one in LOAD))
+    assert processor.gap_seconds == pytest.approx(sum(finished - first for first, finished in seen.values()))
+
+
+@given(st.lists(st.floats(0, 60), max_size=30))
+@settings(max_examples=25, deadline=None)
+def test_looking_changes_nothing(looks: list[float]) -> None:
+    (plain, seen), (read, found) = watched([]), watched(looks)
+
+    assert found.keys() == seen.keys()
+    for number, times in seen.items():
+        assert found[number] == pytest.approx(times, abs=1e-6)
+    assert (read.gaps, read.gap_seconds, read.sequence_seconds) == pytest.approx(
+        (plain.gaps, plain.gap_seconds, plain.sequence_seconds)
+    )
+
+
+def test_in_the_middle_of_a_step_counters_stand_in_between() -> None:
+    clock = engine.Engine()
+    processor = replicas.Processor(clock, profile())
+    processor.submit(replicas.Job(request(input_tokens=500, output_tokens=101), lambda _: None))
+
+    # the first step takes 21 ms and 50 ms for the prompt, 100 tokens of which are read after a fifth of the reading time:
+    # 100/2048 of a step that would take 21 + 204.8 ms with a whole chunk
+    clock.run(until=100 / 2048 * 0.2258)
+    processor.advance()
+    assert processor.prompt_tokens == pytest.approx(100)
+    assert processor.gaps == 0
+
+    # the first token comes at 71 ms; 10.5 steps of 21 ms later
+    clock.run(until=0.071 + 10.5 * 0.021)
+    processor.advance()
+    assert processor.prompt_tokens == 500
+    assert (processor.gaps, processor.gap_seconds) == pytest.approx((10.5, 10.5 * 0.021))
+
+
+def test_who_finds_the_chunk_full_joins_the_step_that_has_room() -> None:
+    first, second = serve([request(0, input_tokens=2 * 2048, output_tokens=1), request(1, output_tokens=1)])
+
+    # two steps of one sequence and a full chunk; the second request is read in the third, alone by then
+    assert first.finished_at == pytest.approx(2 * 0.2258)
+    assert second.first_token_at == pytest.approx(2 * 0.2258 + 0.021 + 0.050)
 
 
 class Life:

@@ -1,4 +1,4 @@
-"""Processor sharing in virtual time against the HTTP simulator's scheduler, which makes every single step.
+"""Steps counted in virtual time against the HTTP simulator's scheduler, which makes every single step.
 
 Both have the same law; one jumps from event to event, the other generates each token. What they say must agree, or the
 demo's engines and the simulated ones would not be the same machines.
@@ -94,6 +94,6 @@ def test_events_and_steps_tell_the_same_story(rate: float) -> None:
     ttft, whole = ([[times[at] for times in found.values()] for found in (events, steps)] for at in (0, 1))
     assert mean(whole[0]) == pytest.approx(mean(whole[1]), rel=0.01)
     assert tail(whole[0]) == pytest.approx(tail(whole[1]), rel=0.01)
-    assert mean(ttft[0]) == pytest.approx(mean(ttft[1]), rel=0.08)
-    # half of the step under way is waited for, where the tail waits for all of it: 250 ms with a full chunk
-    assert tail(ttft[0]) == pytest.approx(tail(ttft[1]), rel=0.01, abs=0.25)
+    # what decoding takes of the chunk is left out: under heavy load some prompts take a step less
+    assert mean(ttft[0]) == pytest.approx(mean(ttft[1]), rel=0.02)
+    assert tail(ttft[0]) == pytest.approx(tail(ttft[1]), rel=0.04)
