@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import answers as answering
-from trimtab_core import learning, recall, signals, traffic, units
+from trimtab_core import learning, losses, recall, signals, traffic, units
 from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import fields
@@ -206,19 +206,37 @@ class _Judge:
     ) -> snapshots.VariantState:
         """One variant: what runs, what it costs, what it can carry, what is remembered of it."""
         learned = self.learned(tier, spec, seen)
+        replicas = tuple(self.replica(replica) for replica in seen.replicas)
+        lost, watched = self.losses(tier, spec, replicas, seen.asked_for)
         price = prices.for_variant(
             spec, node_labels=seen.node_labels, cloud=self.settings.cloud, region=self.settings.region
         )
         return snapshots.VariantState(
             spec=spec,
             desired=seen.asked_for,
-            replicas=tuple(self.replica(replica) for replica in seen.replicas),
+            replicas=replicas,
             price=None if isinstance(price, prices.MissingPrice) else price,
             profile=_profile(tier, spec, seen, learned),
             memory=self.edited(recall.memory(tier, spec.name), seen),
             external_scaler=seen.external_scaler,
             learned=learned,
+            lost=lost,
+            watched_hours=watched,
         )
+
+    def losses(
+        self,
+        tier: v1alpha1.InferenceTier,
+        spec: v1alpha1.Variant,
+        replicas: tuple[snapshots.Replica, ...],
+        desired: int,
+    ) -> tuple[int, float]:
+        """Replicas lost since the snapshot before; a changed spec rolls them, which is no loss."""
+        state = self.previous.tiers.get(key(tier.metadata)) if self.previous else None
+        if self.previous is None or state is None or state.spec != tier.spec:
+            return 0, 0.0
+        before = next((one for one in state.variants if one.name == spec.name), None)
+        return losses.count(before, replicas, desired, self.now - self.previous.now)
 
     def learned(
         self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant

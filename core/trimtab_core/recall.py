@@ -47,6 +47,7 @@ def memory(tier: v1alpha1.InferenceTier, variant: str) -> VariantMemory:
                 last_scaled_at=epoch_seconds(status.last_scaled),
                 blocked_until=epoch_seconds(status.blocked_until),
                 override_until=epoch_seconds(status.override_until),
+                losses_per_hour=None if status.losses_per_hour is None else float(status.losses_per_hour),
             )
     return VariantMemory()
 
@@ -120,7 +121,16 @@ def memory_fields(remembered: VariantMemory) -> dict[str, str]:
         "blockedUntil": remembered.blocked_until,
         "overrideUntil": remembered.override_until,
     }
-    return {name: rfc3339(moment) for name, moment in moments.items() if moment is not None}
+    fields = {name: rfc3339(moment) for name, moment in moments.items() if moment is not None}
+    if remembered.losses_per_hour is not None:
+        fields["lossesPerHour"] = _loss_rate(remembered.losses_per_hour)
+    return fields
+
+
+def _loss_rate(per_hour: float) -> str:
+    """Two significant digits, at most four decimals: noise below that writes nothing."""
+    shown = f"{float(f'{min(per_hour, 999.0):.2g}'):.4f}".rstrip("0").rstrip(".")
+    return shown or "0"
 
 
 def weights(policy: v1alpha1.RoutingPolicy) -> Weights:

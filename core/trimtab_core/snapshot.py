@@ -90,12 +90,16 @@ class VariantMemory:
     """What the loop must remember of a variant between two cycles; kept in status.
 
     All times are epoch seconds; None means never or not now.
+
+    Attributes:
+        losses_per_hour: replicas that went without being told to, per replica-hour; None before any was measured.
     """
 
     fewer_since: float | None = None
     last_scaled_at: float | None = None
     blocked_until: float | None = None
     override_until: float | None = None
+    losses_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class VariantState:
         price: None when no price could be resolved: such a variant is never scaled up.
         profile: each number given, else learned, else prior; None when nothing is known.
         external_scaler: name of another writer on the replica count, such as an HPA we did not make.
+        lost: replicas that went since the snapshot before without being told to: preempted, evicted or crashed.
+        watched_hours: replica-hours since then, over which that was seen.
         learned: what its replicas have shown so far; None without a prior to start from.
     """
 
@@ -117,6 +123,8 @@ class VariantState:
     profile: CapacityProfile | None
     memory: VariantMemory = VariantMemory()
     external_scaler: str = ""
+    lost: int = 0
+    watched_hours: float = 0.0
     learned: learning.Learned | None = None
 
     @property

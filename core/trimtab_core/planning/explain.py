@@ -146,7 +146,7 @@ def alternatives(chosen: Chosen) -> tuple[Alternative, ...]:
 
 def binding(chosen: Chosen) -> str:
     """The constraint that keeps the plan from being cheaper."""
-    for kind in ("budget", "quality", "capacity"):
+    for kind in ("budget", "quality", "capacity", "spot"):
         if chosen.broken.get(kind):
             return kind
     cheapest = min((variant.usd_per_hour for variant in chosen.component.variants), default=0.0)
@@ -332,6 +332,9 @@ def _broken_reason(policy: PolicyKey, kind: str, amount: float) -> Reason:
         return Reason(Code.BUDGET, message, policy=policy)
     if kind == "quality":
         message = f"quality falls short of what is asked by {amount:.4f}; no allowed split reaches it"
+        return Reason(Code.INFEASIBLE, message, policy=policy)
+    if kind == "spot":
+        message = f"{amount:.2f} reference replicas too few are not spot for scaling.onDemandShare"
         return Reason(Code.INFEASIBLE, message, policy=policy)
     message = f"demand exceeds what may run by the work of {amount:.2f} reference replicas"
     return Reason(Code.INFEASIBLE, message, policy=policy)

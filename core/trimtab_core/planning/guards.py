@@ -136,6 +136,29 @@ def keep_carrying(plan: Plan, snapshot: Snapshot) -> Plan:
     return _apply(plan, snapshot, "keep_carrying", rule)
 
 
+def keep_on_demand(plan: Plan, snapshot: Snapshot) -> Plan:
+    """No replica that isn't spot goes while the others of its kind couldn't carry their share of today's demand."""
+    demands = cost.tier_demands(snapshot)
+    short: dict[TierKey, str] = {}
+    for tier in snapshot.tiers.values():
+        share, kept = units.ratio(tier.spec.scaling.on_demand_share), _kept(plan, tier, snapshot)
+        if share and any(limits.spot(variant) for variant in tier.variants):
+            lasting = {v.name: kept[v.name] for v in tier.variants if not limits.spot(v)}
+            part = dataclasses.replace(
+                demands[tier.key], requests_per_second=share * demands[tier.key].requests_per_second
+            )
+            short[tier.key] = limits.shortfall(tier, part, lasting)
+
+    def rule(tier: TierState, variant: VariantState, wanted: int) -> _Ruled:
+        if limits.spot(variant) or not short.get(tier.key):
+            return wanted, Code.STEADY, ""
+        low = limits.clip(limits.serving(variant, snapshot.now), variant)
+        message = f"without spot, {short[tier.key]}: {low} replicas stay instead of {wanted}"
+        return max(wanted, low), Code.CAPACITY_NEEDED, message
+
+    return _apply(plan, snapshot, "keep_on_demand", rule)
+
+
 def keep_awake(plan: Plan, snapshot: Snapshot) -> Plan:
     """A tier that a policy uses and that may not sleep keeps one of the replicas that serve."""
     used = {key for policy in snapshot.policies.values() for key in policy.tiers}
@@ -279,6 +302,7 @@ GUARDS: tuple[Guard, ...] = (
     wait_scale_down,
     keep_awake,
     keep_carrying,
+    keep_on_demand,
     make_before_break,
     cap_step,
     keep_bounds,

@@ -131,6 +131,11 @@ def frozen(tier: TierState, variant: VariantState, now: float) -> Hold | None:
     return None
 
 
+def spot(variant: VariantState) -> bool:
+    """Whether its replicas may be taken away at any time."""
+    return variant.spec.capacity_type is v1alpha1.CapacityType.SPOT
+
+
 def ready(tier: TierState) -> bool:
     """Whether the tier can serve a request now."""
     if tier.token_rates is not None:

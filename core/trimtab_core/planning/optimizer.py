@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trimtab_core import losses
 from trimtab_core.planning import cost, explain, headroom, limits, problem, program
 from trimtab_core.planning.plan import (
     Alternative,
@@ -313,7 +314,8 @@ def _memory(
             fewer = fresh and replicas[key] < limits.serving(variant, snapshot.now)
             since = variant.memory.fewer_since
             since = (snapshot.now if since is None else min(since, snapshot.now)) if fewer else None
-            memory[key] = dataclasses.replace(variant.memory, fewer_since=since)
+            seen = losses.rate_per_hour(variant) if variant.watched_hours else variant.memory.losses_per_hour
+            memory[key] = dataclasses.replace(variant.memory, fewer_since=since, losses_per_hour=seen)
     return memory
 
 

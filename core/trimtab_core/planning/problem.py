@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from trimtab_core import capacity, demand, economics, quality, signals, units
+from trimtab_core import capacity, demand, economics, losses, quality, signals, units
 from trimtab_core.api import v1alpha1
-from trimtab_core.api.v1alpha1 import routing_policy
+from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
 from trimtab_core.planning import cost, limits
 from trimtab_core.planning.plan import Code, VariantKey
 from trimtab_core.snapshot import (
@@ -67,6 +67,8 @@ class VariantChoice:
         speed: share of the reference variant's load that one replica carries; 0 if it can't be used.
         usd_per_hour: of one replica; the worst case where unknown.
         switch_usd_per_hour: of adding one replica, spread over the amortisation time.
+        availability: share of the time that a replica asked for serves, as replicas get lost and must start again.
+        spot: it may be taken away at any time.
     """
 
     key: VariantKey
@@ -78,6 +80,8 @@ class VariantChoice:
     usd_per_hour: float
     switch_usd_per_hour: float
     hold: limits.Hold | None = None
+    availability: float = 1.0
+    spot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class TierChoice:
         ready: it can serve a request now.
         utilisation: share of the admissible load that is planned with.
         ready_utilisation: share up to which ready replicas may be loaded while more are starting.
+        on_demand_share: least share of the planned work that replicas which aren't spot must carry alone.
+        warm: replicas kept beyond what the work takes, counted in the slowest variant that is of use.
     """
 
     key: TierKey
@@ -101,6 +107,8 @@ class TierChoice:
     ready: bool = False
     utilisation: float = 0.85
     ready_utilisation: float = 0.95
+    on_demand_share: float = 0.0
+    warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +405,8 @@ class _Builder:
             ready=limits.ready(tier),
             utilisation=tier.utilisation,
             ready_utilisation=limits.ready_utilisation(tier),
+            on_demand_share=units.ratio(tier.spec.scaling.on_demand_share),
+            warm=tier.spec.scaling.warm,
         )
 
     def variant(self, tier: TierState, variant: VariantState, speed: float, *, used: bool) -> VariantChoice:
@@ -418,7 +428,9 @@ class _Builder:
         usd = economics.worst_usd_per_hour(self.snapshot, tier.key, variant)
         switch = usd * limits.startup_seconds(variant) / self.view.settings.amortisation_seconds
         key, ready = VariantKey(tier.key, variant.name), variant.count(ReplicaPhase.READY)
-        return VariantChoice(key, current, ready, low, high, speed, usd, switch, hold)
+        up = losses.availability(variant, limits.startup_seconds(variant))
+        spot = variant.spec.capacity_type is CapacityType.SPOT
+        return VariantChoice(key, current, ready, low, high, speed, usd, switch, hold, up, spot)
 
     def request_class(
         self, policy: PolicyState, request_class: v1alpha1.RequestClass, usable: Mapping[TierKey, TierChoice]

@@ -4,7 +4,8 @@ Columns: replicas N (integer) with additions and removals; shares X of each clas
 shares; and one slack for each promise that may have to be broken. Rows:
 
 - every segment is served:             Σ_t X[c,s,t] = 1
-- work fits:                           Σ λ_c/S · work · X <= use · Σ_v speed_v · N_v + overload_t
+- work fits:                           Σ λ_c/S · work · X <= use · (Σ_v up_v · speed_v · N_v - warm_t) + overload_t
+- part of it without spot:             share_t · Σ λ_c/S · work · X <= use · Σ_{v not spot} speed_v · N_v + lacking_t
 - an external API's rate limit:        Σ λ_c/S · X <= limit_t + overload_t
 - a tier that must not sleep:          Σ_v N_v >= 1
 - quality by policy:                   Σ λ_c/S · q · X + Σλ · quality_p >= retention · Σ λ_c · best_c
@@ -61,7 +62,8 @@ class Solution:
     Attributes:
         proven: optimal within the gap; otherwise the best found within the time limit.
         broken: by kind, how much of the promise can't be kept: ``capacity`` in reference replicas,
-            ``quality`` as a share of the best quality, ``budget`` in USD per hour.
+            ``quality`` as a share of the best quality, ``budget`` in USD per hour, ``spot`` in reference replicas that
+            aren't spot.
     """
 
     replicas: Mapping[VariantKey, int]
@@ -119,7 +121,7 @@ class _Program:
 
     def penalty(self, kind: str, *, downshift: bool = True) -> float:
         """Weight of one unit of a broken promise: quality is below load only where downshifting is declared."""
-        level = {"capacity": 1, "quality": 0 if downshift else 2, "budget": 3}[kind]
+        level = {"capacity": 1, "spot": 0, "quality": 0 if downshift else 2, "budget": 3}[kind]
         return float(LEVEL**level)
 
     def slack(self, kind: str, penalty: float) -> int:
@@ -241,11 +243,24 @@ class _Program:
         carrying = self.goal.carrying
         ratio = tier.utilisation if carrying is None else tier.ready_utilisation
         terms = [(column, rate * request_class.work[tier.key]) for column, request_class, rate in shares]
-        terms += [(self.replicas[v.key], -ratio * v.speed) for v in tier.variants if v.speed]
-        self.model.rows.add([*terms, (overload, -1.0)], -math.inf, 0.0)
+        work = list(terms)
+        usable = [variant for variant in tier.variants if variant.speed]
+        up = {v.key: v.availability if carrying is None else 1.0 for v in usable}
+        terms += [(self.replicas[v.key], -ratio * v.speed * up[v.key]) for v in usable]
+        spare = tier.warm * min((v.speed for v in usable if v.high), default=0.0) if carrying is None else 0.0
+        self.model.rows.add([*terms, (overload, -1.0)], -math.inf, -ratio * spare)
+        if carrying is None and tier.on_demand_share and any(v.spot for v in usable):
+            self.write_on_demand(tier, work)
         supply = sum(carrying[v.key] * v.speed for v in tier.variants) if carrying is not None else 0.0
         if supply:
             self.model.rows.add([(overload, 1.0 / supply), (self.worst_overload(), -1.0)], -math.inf, 0.0)
+
+    def write_on_demand(self, tier: problem.TierChoice, work: Sequence[tuple[int, float]]) -> None:
+        """What isn't spot carries its share of the work alone."""
+        terms = [(column, tier.on_demand_share * each) for column, each in work]
+        terms += [(self.replicas[v.key], -tier.utilisation * v.speed) for v in tier.variants if v.speed and not v.spot]
+        lacking = self.slack("spot", self.penalty("spot"))
+        self.model.rows.add([*terms, (lacking, -1.0)], -math.inf, 0.0)
 
     def worst_overload(self) -> int:
         """The largest relative overload: what can't be avoided is spread evenly."""

@@ -70,6 +70,7 @@ def variant(
     age: float = 30.0,
     memory: VariantMemory = VariantMemory(),
     external_scaler: str = "",
+    capacity_type: str = "OnDemand",
 ) -> VariantState:
     """A variant with that many replicas in each phase; as many desired as are ready or pending, unless said."""
     phases = {
@@ -86,7 +87,12 @@ def variant(
         for index in range(count)
     )
     spec = v1alpha1.Variant.model_validate(
-        {"name": name, "accelerator": {"type": "L4"}, "replicas": {"min": least, "max": most}}
+        {
+            "name": name,
+            "accelerator": {"type": "L4"},
+            "capacityType": capacity_type,
+            "replicas": {"min": least, "max": most},
+        }
     )
     return VariantState(
         spec,

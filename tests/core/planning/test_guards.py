@@ -121,6 +121,17 @@ def assert_carrying(plan: Plan, world: Snapshot) -> None:
             assert all(plan.replicas[at] >= floor(v) for other, v, at in free(world) if other is tier)
 
 
+def assert_on_demand(plan: Plan, world: Snapshot) -> None:
+    demands = cost.tier_demands(world)
+    for tier in world.tiers.values():
+        lasting = [v for v in tier.variants if v.spec.capacity_type != "Spot"]
+        share = units.ratio(tier.spec.scaling.on_demand_share) if len(lasting) < len(tier.variants) else 0.0
+        counts = {v.name: plan.replicas[VariantKey(tier.key, v.name)] for v in lasting}
+        part = cost.Demand(share * demands[tier.key].requests_per_second, demands[tier.key].mix)
+        if share and limits.shortfall(tier, part, counts):
+            assert all(plan.replicas[at] >= floor(v) for other, v, at in free(world) if other is tier and v in lasting)
+
+
 def assert_made_before_broken(plan: Plan, world: Snapshot) -> None:
     for tier in world.tiers.values():
         before = {VariantKey(tier.key, v.name): max(v.desired, limits.clip(v.desired, v)) for v in tier.variants}
@@ -156,6 +167,7 @@ SAFE = (
     assert_budget,
     assert_awake,
     assert_carrying,
+    assert_on_demand,
     assert_made_before_broken,
     assert_weights,
 )
@@ -233,6 +245,16 @@ def one(variant: VariantState, rate: float | signals.Signal = 1.0, **scaling: ob
     return fleets.snapshot((small,), (chat,))
 
 
+def half_on_demand(*, on_demand: int, arriving: float) -> Snapshot:
+    """Ten spot replicas, some that aren't, and half of the work must be safe with those."""
+    small = fleets.tier(
+        "small", "0.8", fleets.variant(ready=on_demand),
+        fleets.variant("spot", ready=10, capacity_type="Spot"), scaling={"onDemandShare": "0.5"},
+    )  # fmt: skip
+    chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(arriving)}, weights={"all": {"small": 1.0}})
+    return fleets.snapshot((small,), (chat,))
+
+
 @pytest.mark.parametrize(
     ("world", "wanted", "guard", "expected", "code"),
     [
@@ -260,6 +282,10 @@ def one(variant: VariantState, rate: float | signals.Signal = 1.0, **scaling: ob
         pytest.param(
             one(fleets.variant(ready=3), 2.5 * CARRIES), 2, guards.keep_carrying, 3, Code.CAPACITY_NEEDED,
             id="two can't carry what arrives",
+        ),
+        pytest.param(
+            half_on_demand(on_demand=3, arriving=5 * CARRIES), 2, guards.keep_on_demand, 3, Code.CAPACITY_NEEDED,
+            id="two on demand can't carry half of what arrives",
         ),
         pytest.param(
             one(fleets.variant(ready=3, pending=1)), 2, guards.make_before_break, 4, Code.PENDING,
@@ -301,6 +327,10 @@ def test_one_guard_moves_the_count_and_says_why(
             id="the window is over",
         ),
         pytest.param(one(fleets.variant(ready=3), 1.5 * CARRIES), 2, guards.keep_carrying, id="two carry what arrives"),
+        pytest.param(
+            half_on_demand(on_demand=3, arriving=3 * CARRIES), 2, guards.keep_on_demand,
+            id="two on demand carry half of what arrives",
+        ),
         pytest.param(one(fleets.variant(ready=1, pending=2, age=239)), 3, guards.block_failing, id="still in time"),
         pytest.param(
             one(fleets.variant(ready=3, failed=2)), 3, guards.block_failing, id="failed pods that were replaced already"

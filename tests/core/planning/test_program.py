@@ -278,3 +278,49 @@ def test_paying_an_external_api_ends_as_soon_as_own_replicas_can_carry() -> None
     chat = fleets.policy("chat", ("small", "frontier"), {"all": fleets.traffic(LOAD)}, weights=weights)
     plan = optimizer.optimize(fleets.snapshot((small, fleets.external("frontier", "0.9")), (chat,)))
     assert shares(plan) == {"small": 1.0}
+
+
+def spot_and_not(rate: float, **scaling: object) -> Snapshot:
+    """A tier on spot at 1 USD and on demand at 3, both of the same speed."""
+    small = fleets.tier(
+        "small", "0.6", fleets.variant(ready=4, usd=3.0), fleets.variant("spot", ready=4, usd=1.0, capacity_type="Spot"),
+        scaling=scaling,
+    )  # fmt: skip
+    chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(rate)})
+    return fleets.snapshot((small,), (chat,))
+
+
+def test_all_is_spot_where_no_share_must_be_safe() -> None:
+    plan = optimizer.optimize(spot_and_not(3.5 * LOAD))
+    assert (plan.replicas[key("small")], plan.replicas[key("small", "spot")]) == (0, 4)
+
+
+def test_half_of_the_work_is_safe_where_half_must_be() -> None:
+    plan = optimizer.optimize(spot_and_not(3.5 * LOAD, onDemandShare="0.5"))
+    assert (plan.replicas[key("small")], plan.replicas[key("small", "spot")]) == (2, 2)
+
+
+def test_a_share_that_cannot_be_safe_is_said_and_the_rest_planned() -> None:
+    small = fleets.tier(
+        "small", "0.6", fleets.variant(most=1, usd=3.0), fleets.variant("spot", usd=1.0, capacity_type="Spot"),
+        scaling={"onDemandShare": "1"},
+    )  # fmt: skip
+    chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(2.6 * LOAD)})
+    plan = optimizer.optimize(fleets.snapshot((small,), (chat,)))
+    assert (plan.replicas[key("small")], plan.replicas[key("small", "spot")]) == (1, 2)
+    assert any("scaling.onDemandShare" in reason.message for reason in plan.reasons)
+
+
+def test_warm_replicas_are_kept_beyond_what_the_work_takes() -> None:
+    assert sum(optimizer.optimize(spot_and_not(1.6 * LOAD)).replicas.values()) == 2
+    assert sum(optimizer.optimize(spot_and_not(1.6 * LOAD, warm=2)).replicas.values()) == 4
+
+
+def test_replicas_that_are_lost_often_are_planned_for_as_often_as_they_are_missing() -> None:
+    """Lost ten times an hour, two minutes to start: each serves three quarters of the time, so four do the work of three."""
+    memory = VariantMemory(losses_per_hour=10.0)
+    spot = fleets.variant("spot", ready=3, usd=1.0, capacity_type="Spot", memory=memory)
+    small = fleets.tier("small", "0.6", spot)
+    chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(2.6 * LOAD)})
+    plan = optimizer.optimize(fleets.snapshot((small,), (chat,)))
+    assert plan.replicas[key("small", "spot")] == 4

@@ -56,6 +56,7 @@ def variants(draw: st.DrawFn, name: str) -> VariantState:
         age=draw(st.sampled_from([1.0, 239.0, 241.0])),
         memory=draw(memories),
         external_scaler=draw(mostly(st.just(""), st.just("HPA web"))),
+        capacity_type="Spot" if name == "spot" else "OnDemand",
     )
 
 
@@ -65,6 +66,8 @@ def tiers(draw: st.DrawFn, name: str) -> TierState:
     scaling: dict[str, object] = {
         "management": draw(mostly(st.just("Auto"), st.just("Recommend"))),
         "maxStepUp": draw(st.integers(1, 4)),
+        "onDemandShare": draw(st.sampled_from(["0", "0.5"])),
+        "warm": draw(mostly(st.just(0), st.just(1))),
     }
     if draw(st.booleans()):
         scaling["scaleToZero"] = {"after": "10m"}

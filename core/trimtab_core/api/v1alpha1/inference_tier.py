@@ -184,6 +184,12 @@ class Scaling(fields.ApiModel):
         "5m", description="All evidence must agree on fewer replicas for this long before one goes."
     )
     max_step_up: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Replicas added to a variant at once.")
+    on_demand_share: fields.Ratio = Field(
+        "0", description="Least share of the planned load that replicas which are not spot must be able to carry alone."
+    )
+    warm: Annotated[int, Field(ge=0, le=100)] = Field(
+        0, description="Ready replicas kept beyond what the load takes, for jumps that no forecast can tell."
+    )
 
 
 class Drain(fields.ApiModel):
@@ -238,6 +244,9 @@ class VariantStatus(fields.ApiModel):
     learning: Learning | None = Field(None, description="How far the learned profile can be trusted.")
     fewer_since: fields.RFC3339 | None = Field(None, description="Since when all evidence asks for fewer replicas.")
     last_scaled: fields.RFC3339 | None = Field(None, description="When the count was last changed.")
+    losses_per_hour: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$", max_length=8)] | None = Field(
+        None, description="Replicas lost per replica-hour, preempted or crashed, as measured."
+    )
     blocked_until: fields.RFC3339 | None = Field(None, description="No capacity was found; not tried again before.")
     override_until: fields.RFC3339 | None = Field(None, description="A manual edit holds until then.")
 
