@@ -71,6 +71,7 @@ def test_the_json_has_the_promised_fields() -> None:
         {
             "time": 4.0, "tier": "default/small", "action": "small/l4 1 → 2", "reasons": ["arrivals rose"],
             "cost_before_usd_per_hour": 1.0, "cost_after_usd_per_hour": 2.0, "binding": "capacity",
+            "inputs": [], "alternatives": [], "guards": [],
         }
     ]  # fmt: skip
     assert (document["trace"], document["seed"]) == ("made up", 7)

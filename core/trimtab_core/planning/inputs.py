@@ -1,42 +1,85 @@
 """What a plan was made from, as values that can be told to people: each number with its unit, state and age. Pure.
 
-Every plan carries these of each class; a decision takes along those that concern it. Must not know who reads them.
+Every plan carries the demand of each class, and a decision takes along what concerns it. Must not know who reads them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trimtab_core import signals, units
-from trimtab_core.planning import limits
-from trimtab_core.planning.plan import Input
-from trimtab_core.planning.problem import Load, View
-from trimtab_core.snapshot import ClassName, ClassTraffic, PolicyKey, ReplicaPhase, VariantState
+from trimtab_core import signals
+from trimtab_core.snapshot import (
+    ClassName,
+    ClassTraffic,
+    PolicyKey,
+    ReplicaPhase,
+    TierKey,
+    TierState,
+    VariantState,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from trimtab_core.planning.problem import Load, View
 
 FORECAST, GIVEN = "Forecast", "Given"
 """States of inputs that nobody measured: computed ahead, or read from specs and price lists."""
+STARTUP = "start-up"
+"""Name of the input that says how long a variant's replica takes from creation to its first answer."""
+ARRIVALS, PLANNED = "arrivals", "planned for"
+"""Names of a class's measured and of its planned demand."""
 _RATE = "req/s"
 
 
-def of_classes(view: View) -> Mapping[tuple[PolicyKey, ClassName], tuple[Input, ...]]:
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One number behind a plan.
+
+    Attributes:
+        about: class or variant.
+        name: what it is.
+        value: None where it is missing.
+        unit: such as ``req/s``.
+        state: ``Fresh``, ``Stale`` or ``Missing`` for measurements, else ``FORECAST`` or ``GIVEN``.
+        age_seconds: of a measurement.
+        note: its source, or why it is missing.
+    """
+
+    about: str
+    name: str
+    value: float | None
+    unit: str
+    state: str
+    age_seconds: float | None = None
+    note: str = ""
+
+
+Demand = Mapping[PolicyKey, Mapping[ClassName, tuple[Input, ...]]]
+"""The inputs of each class."""
+
+
+def of_classes(view: View) -> Demand:
     """The demand of every class, as the optimiser saw it."""
-    return {
-        (policy, name): tuple(_of_class(name, view.snapshot.policies[policy].traffic.get(name), load))
-        for (policy, name), load in view.loads.items()
-    }
+    found: dict[PolicyKey, dict[ClassName, tuple[Input, ...]]] = {}
+    for (policy, name), load in view.loads.items():
+        traffic = view.snapshot.policies[policy].traffic.get(name)
+        found.setdefault(policy, {})[name] = tuple(_of_class(name, traffic, load))
+    return found
 
 
 def _of_class(name: str, traffic: ClassTraffic | None, load: Load) -> Iterator[Input]:
     """What was measured of one class, and what was planned for."""
     if traffic is not None:
-        yield of_signal(name, "arrivals", traffic.arrivals_per_second, _RATE)
+        yield of_signal(name, ARRIVALS, traffic.arrivals_per_second, _RATE)
         yield of_signal(name, "tokens in", traffic.input_tokens, "per request")
         yield of_signal(name, "tokens out", traffic.output_tokens, "per request")
         if not isinstance(traffic.cache_hit_ratio, signals.Missing):
             yield of_signal(name, "cache hits", traffic.cache_hit_ratio, "of arrivals")
-    forecast = load.forecast
-    yield Input(name, "expected", forecast.mean, _RATE, FORECAST, note=forecast.method)
-    yield Input(name, "planned for", load.planned, _RATE, FORECAST, note="after the cache, with a margin for error")
+    yield Input(name, "expected", load.forecast.mean, _RATE, FORECAST, note=load.forecast.method)
+    yield Input(name, PLANNED, load.planned, _RATE, FORECAST, note="after the cache, with a margin for error")
 
 
 def of_signal(about: str, name: str, signal: signals.Signal, unit: str) -> Input:
@@ -46,21 +89,39 @@ def of_signal(about: str, name: str, signal: signals.Signal, unit: str) -> Input
     return Input(about, name, signal.value, unit, type(signal).__name__, signal.age_seconds)
 
 
-def of_variant(variant: VariantState, now: float) -> Iterator[Input]:
+def of_variant(variant: VariantState) -> tuple[Input, ...]:
     """What runs of a variant, and what it costs and takes to start."""
-    for name, count in (
-        ("asked for", variant.desired),
-        ("ready", variant.count(ReplicaPhase.READY)),
-        ("pending", variant.count(ReplicaPhase.PENDING)),
-        ("failed", limits.failed(variant, now)),
-    ):
-        if count or name in {"asked for", "ready"}:
-            yield Input(variant.name, name, float(count), "replicas", "Fresh", 0.0)
+    return tuple(_of_variant(variant))
+
+
+def _of_variant(variant: VariantState) -> Iterator[Input]:
+    yield Input(variant.name, "asked for", float(variant.desired), "replicas", GIVEN)
+    for phase in ReplicaPhase:
+        count = variant.count(phase)
+        if count or phase is ReplicaPhase.READY:
+            yield Input(variant.name, phase.value.lower(), float(count), "replicas", "Fresh", 0.0)
     price = variant.price
     if price is None:
         yield Input(variant.name, "price", None, "$/h", "Missing", note="no price could be resolved")
     else:
         source = f"{price.source}, {price.as_of}" if price.as_of else price.source
         yield Input(variant.name, "price", price.usd_per_hour, "$/h", GIVEN, note=source)
-    startup = limits.startup_seconds(variant)
-    yield Input(variant.name, "start-up", startup, "s", GIVEN, note=units.format_duration(round(startup)))
+    startup = variant.profile.startup_seconds if variant.profile is not None else math.nan
+    if math.isfinite(startup):
+        yield Input(variant.name, STARTUP, startup, "s", GIVEN)
+
+
+def of_tier(tier: TierState, variant: str) -> tuple[Input, ...]:
+    """What is known of one variant of a tier; empty for one that is not there."""
+    return next((of_variant(found) for found in tier.variants if found.name == variant), ())
+
+
+def of_users(demand: Demand, weights: Mapping[PolicyKey, Weights], tier: TierKey) -> tuple[Input, ...]:
+    """The demand of the classes that send requests to a tier."""
+    return tuple(
+        found
+        for policy, classes in sorted(demand.items())
+        for name, told in classes.items()
+        if weights.get(policy, {}).get(name, {}).get(tier, 0.0) > 0
+        for found in told
+    )

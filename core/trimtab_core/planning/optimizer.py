@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab_core import losses
-from trimtab_core.planning import cost, explain, headroom, limits, problem, program
+from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program
 from trimtab_core.planning.plan import (
     Alternative,
     Basis,
@@ -66,7 +66,7 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
         solved.append(basis)
     plan = _assemble(snapshot, solved, view.evidence, kept=kept, tolerance=settings.tolerance)
     learned = headroom.learn(snapshot, previous.headroom if previous is not None else {})
-    return dataclasses.replace(plan, headroom=learned)
+    return dataclasses.replace(plan, headroom=learned, demand=inputs.of_classes(view))
 
 
 @dataclass(frozen=True, slots=True)

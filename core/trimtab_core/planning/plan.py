@@ -14,6 +14,7 @@ from enum import StrEnum
 from trimtab_core import economics
 from trimtab_core import snapshot as snapshots
 from trimtab_core.planning import cost
+from trimtab_core.planning import inputs as inputs_
 from trimtab_core.planning.headroom import Headroom
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
@@ -156,6 +157,7 @@ class Plan:
         binding: the constraint that keeps the plan from being cheaper, such as ``quality`` or ``capacity``.
         basis: how each part was solved; for the next call of the optimiser alone.
         headroom: what was learned of each tier so far; its share goes to status, the rest to the next call.
+        demand: the inputs of each class that it was made from.
     """
 
     replicas: Mapping[VariantKey, int]
@@ -168,6 +170,7 @@ class Plan:
     alternatives: tuple[Alternative, ...] = ()
     basis: tuple[Basis, ...] = dataclasses.field(default=(), repr=False, compare=False)
     headroom: Mapping[TierKey, Headroom] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    demand: inputs_.Demand = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def with_reason(self, *reasons: Reason) -> Plan:
         """The same plan with further reasons."""
@@ -219,7 +222,20 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One change as it is told to people: in status, log, Events, report and benchmark."""
+    """One change as it is told to people: in status, log, Events, report and benchmark.
+
+    Attributes:
+        time: epoch seconds; in a report seconds since the start of the run.
+        tier: that changes, or gains most.
+        action: what is done.
+        reasons: the decisive one first.
+        cost_before_usd_per_hour: of the whole fleet.
+        cost_after_usd_per_hour: of the whole fleet, after all changes of this moment.
+        binding: the constraint that keeps the plan from being cheaper.
+        inputs: the numbers behind it, with their ages.
+        alternatives: other plans and what they would have cost.
+        guards: those that changed it.
+    """
 
     time: float
     tier: str
@@ -228,6 +244,9 @@ class Decision:
     cost_before_usd_per_hour: float
     cost_after_usd_per_hour: float
     binding: str = ""
+    inputs: tuple[inputs_.Input, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    guards: tuple[str, ...] = ()
 
 
 def diff(snapshot: Snapshot, plan: Plan) -> Changes:
@@ -265,9 +284,18 @@ def decisions(snapshot: Snapshot, plan: Plan, changes: Changes) -> tuple[Decisio
     before = _fleet_usd_per_hour(snapshot, current_replicas(snapshot), {})
     after = _fleet_usd_per_hour(snapshot, plan.replicas, plan.weights)
 
-    def decide(tier: str, action: str, reasons: tuple[Reason, ...]) -> Decision:
+    def decide(tier: str, action: str, reasons: tuple[Reason, ...], behind: tuple[inputs_.Input, ...]) -> Decision:
         return Decision(
-            snapshot.now, tier, action, tuple(reason.message for reason in reasons), before, after, plan.binding
+            snapshot.now,
+            tier,
+            action,
+            tuple(reason.message for reason in reasons),
+            before,
+            after,
+            plan.binding,
+            behind,
+            plan.alternatives,
+            tuple(dict.fromkeys(reason.guard for reason in reasons if reason.guard)),
         )
 
     replicas = tuple(
@@ -275,11 +303,18 @@ def decisions(snapshot: Snapshot, plan: Plan, changes: Changes) -> tuple[Decisio
             change.key.tier,
             f"{_short(change.key.tier)}/{change.key.variant} {change.before} → {change.after}",
             change.reasons,
+            inputs_.of_users(plan.demand, plan.weights, change.key.tier)
+            + inputs_.of_tier(snapshot.tiers[change.key.tier], change.key.variant),
         )
         for change in changes.replicas
     )
     weights = tuple(
-        decide(_gaining(change), f"{change.request_class}: {_shares(change)}", change.reasons)
+        decide(
+            _gaining(change),
+            f"{change.request_class}: {_shares(change)}",
+            change.reasons,
+            plan.demand.get(change.policy, {}).get(change.request_class, ()),
+        )
         for change in changes.weights
     )
     return replicas + weights
