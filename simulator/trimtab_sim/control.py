@@ -31,7 +31,11 @@ class Orders:
 
 
 class Controller(Protocol):
-    """Decides on replicas and weights."""
+    """Decides on replicas and weights.
+
+    It must be copyable: when leadership is handed over, a copy of what it was before the run goes on, which knows of
+    the past what the snapshot's memory and weights tell, and nothing else.
+    """
 
     @property
     def name(self) -> str:
@@ -62,13 +66,18 @@ class Controller(Protocol):
 
 
 class Trimtab:
-    """The shipped planner."""
+    """The shipped planner.
+
+    Args:
+        planner: how it plans; the shipped defaults where not given.
+    """
 
     name = "trimtab"
     settings = ""
     uses_cache = True
 
-    def __init__(self) -> None:
+    def __init__(self, planner: optimizer.Settings | None = None) -> None:
+        self._planner = planner or optimizer.Settings()
         self._previous: Plan | None = None
 
     def interval_seconds(self, snapshot: Snapshot) -> float:
@@ -82,6 +91,6 @@ class Trimtab:
 
     def step(self, snapshot: Snapshot) -> Orders:
         """The operator's sentence without its edges: optimise, guard, tell the difference."""
-        plan = guards.guard(optimizer.optimize(snapshot, previous=self._previous), snapshot)
+        plan = guards.guard(optimizer.optimize(snapshot, previous=self._previous, settings=self._planner), snapshot)
         self._previous = plan
         return Orders(plan, plans.decisions(snapshot, plan, plans.diff(snapshot, plan)))

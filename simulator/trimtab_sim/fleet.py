@@ -23,6 +23,7 @@ class Kind:
         accelerators: of one replica.
         fitting: sequences that run, on average, at the largest load that keeps the SLO.
         drain_seconds: how long requests may finish when a replica is told to go.
+        requests_per_second: of the trace's mix, at that largest load.
     """
 
     profile: CapacityProfile
@@ -30,6 +31,7 @@ class Kind:
     accelerators: int
     fitting: float
     drain_seconds: float
+    requests_per_second: float = 0.0
 
 
 @dataclass(slots=True)

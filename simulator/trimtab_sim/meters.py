@@ -6,13 +6,16 @@ is as old as the last scrape plus its delay, rates need two samples, and an idle
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from trimtab_core import answers, observation, series, telemetry
 from trimtab_core.signals import Sample
 from trimtab_core.telemetry import Family
 
 ROUTER = "router-0"
+"""The router that a run begins with."""
+Page = list[tuple[Family, dict[str, str], Sample]]
+"""What a scrape of a router finds: family, labels and value of each series."""
 
 
 class Meters:
@@ -29,6 +32,10 @@ class Meters:
         self._families: dict[str, Family] = {}
         self._tables: dict[str, str] = {}
         self._engines: dict[str, observation.EngineReading] = {}
+        self.router = ROUTER
+        """The router of the moment."""
+        self._began: dict[str, dict[tuple[str, ...], float]] = {}
+        """What the counters stood at when the present router began: its own begin at zero."""
 
     def count(self, family: Family, labels: tuple[str, ...], amount: float = 1.0) -> None:
         """Add to a counter; ``labels`` are values in the order of ``family.labels``."""
@@ -42,30 +49,46 @@ class Meters:
         """The router now serves a policy by that table."""
         self._tables[policy] = version
 
-    def sample(self, at: float) -> list[tuple[Family, dict[str, str], Sample]]:
+    def total(self, family: Family) -> Mapping[tuple[str, ...], float]:
+        """What has truly been counted of a family, whichever router did, by label values."""
+        return self._counters.get(family.name, {})
+
+    def replace_router(self) -> str:
+        """Another router takes over, whose counters begin at zero; the name of the one that is gone."""
+        gone, number = self.router, int(self.router.rpartition("-")[2])
+        self.router = f"router-{number + 1}"
+        self._began = {name: dict(group) for name, group in self._counters.items()}
+        return gone
+
+    def sample(self, at: float) -> Page:
         """What a scrape of the router at ``at`` (epoch seconds) finds; ``keep`` makes it visible."""
-        found = [
-            (family, dict(zip(family.labels, labels, strict=True)), Sample(value, at))
-            for name, family in self._families.items()
-            for labels, value in self._counters[name].items()
-        ]
+        found: Page = []
+        for name, family in self._families.items():
+            began = self._began.get(name, {})
+            for labels, value in self._counters[name].items():
+                if not began or value != began.get(labels):  # a series appears with its first event
+                    own = value - began.get(labels, 0.0)
+                    found.append((family, dict(zip(family.labels, labels, strict=True)), Sample(own, at)))
         for policy, version in self._tables.items():
-            labels = {telemetry.POLICY: policy, "version": version, "pod": ROUTER}
-            found.append((telemetry.TABLE_INFO, labels, Sample(1.0, at)))
+            shown = {telemetry.POLICY: policy, "version": version, "pod": self.router}
+            found.append((telemetry.TABLE_INFO, shown, Sample(1.0, at)))
         return found
 
-    def keep(
-        self,
-        sampled: Iterable[tuple[Family, dict[str, str], Sample]],
-        engines: dict[str, observation.EngineReading],
-    ) -> None:
-        """A scrape has arrived; controllers see it from now on."""
+    def keep(self, page: Page, *, router: str = ROUTER) -> None:
+        """A scrape of that router has arrived; controllers see it from now on."""
         at = float("-inf")
-        for family, labels, sample in sampled:
-            self._store.add(family.name, labels, sample, source=ROUTER)
+        for family, labels, sample in page:
+            self._store.add(family.name, labels, sample, source=router)
             at = sample.observed_at
-        self._store.end_absent(ROUTER, at)
-        self._engines = engines
+        self._store.end_absent(router, at)
+
+    def lose(self, at: float, *, router: str = ROUTER) -> None:
+        """The scrape of ``at`` (epoch seconds) failed: the router's gauges no longer count, as in Prometheus."""
+        self._store.end(router, at)
+
+    def keep_engines(self, readings: dict[str, observation.EngineReading]) -> None:
+        """Readings of all engines have arrived."""
+        self._engines = readings
 
     @property
     def engines(self) -> dict[str, observation.EngineReading]:

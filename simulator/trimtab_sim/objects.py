@@ -41,8 +41,10 @@ class Objects:
         answers: Answers,
         engines: Mapping[str, EngineReading],
         previous: Snapshot | None = None,
+        *,
+        term: int = 1,
     ) -> Snapshot:
-        """What the operator would see at ``now`` (epoch seconds)."""
+        """What the operator would see at ``now`` (epoch seconds) in its ``term`` as leader."""
         seen = observation.Observation(
             tiers=tuple(self._tiers.values()),
             policies=tuple(self._policies.values()),
@@ -51,7 +53,7 @@ class Objects:
             answers=answers,
             engines=engines,
         )
-        return observation.snapshot(seen, now=now, epoch=1, previous=previous)
+        return observation.snapshot(seen, now=now, epoch=term, previous=previous)
 
     def remember(self, plan: Plan, seen: Snapshot) -> None:
         """Write what the operator would write to status, and nothing else: the loop lives by it alone.

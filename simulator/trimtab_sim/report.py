@@ -107,6 +107,7 @@ class Run:
         expected_quality: mean estimated quality of the answers (an estimate from the tiers' priors, not measured).
         quality_retention: the same over that of always the best allowed tier.
         reversals_per_hour: changes of direction of a tier's replicas, of the tier that has most.
+        reversals_10min_max: most of them that one tier had in any ten minutes.
         wrong_way_moves: scale-downs, and weights moved away from a healthy tier, that no fresh signal justifies.
         regret: cost above the offline optimum's, as a share of that; None where none was computed.
         aborted: why the run was ended early, in which case it tells of its beginning only; empty for a whole run.
@@ -131,6 +132,7 @@ class Run:
     expected_quality: float
     quality_retention: float
     reversals_per_hour: float = 0.0
+    reversals_10min_max: int = 0
     wrong_way_moves: int = 0
     regret: float | None = None
     aborted: str = ""

@@ -144,6 +144,10 @@ class Service:
                 return
         self._send(flight)
 
+    def empty_cache(self) -> None:
+        """All stored answers are forgotten."""
+        self._cache = _ExactCache()
+
     def give_up(self) -> None:
         """The run is over: what has not ended by now has failed."""
         for flight in list(self._flights):

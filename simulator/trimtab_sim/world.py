@@ -8,108 +8,47 @@ their feet; nothing of it is counted.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from trimtab_core import capacity, economics, observation, units
-from trimtab_core.api import v1alpha1
-from trimtab_core.planning.plan import Plan, Prediction, Source, VariantKey
+from trimtab_core.planning.plan import Plan, VariantKey
 from trimtab_core.routing import publish
-from trimtab_core.signals import Sample
-from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierState, VariantState
+from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
 from trimtab_sim import (
     arrivals,
+    conduct,
     control,
-    dispatch,
     engine,
     faults,
     fleet,
     meters,
     objects,
-    prompts,
     replicas,
     report,
+    scrapes,
     service,
+    trouble,
+    truth,
 )
+from trimtab_sim import scenario as scenarios
 from trimtab_sim.engine import Order
-from trimtab_sim.workload import Request, Trace
+from trimtab_sim.scenario import Scenario as Scenario  # noqa: PLC0414 (all that a world is made of, in one place)
+from trimtab_sim.scenario import ScenarioError as ScenarioError  # noqa: PLC0414
+from trimtab_sim.scenario import Settings as Settings  # noqa: PLC0414
+from trimtab_sim.scenario import class_shares as class_shares  # noqa: PLC0414
+from trimtab_sim.scenario import first_look as first_look  # noqa: PLC0414
+from trimtab_sim.scenario import mean_mix as mean_mix  # noqa: PLC0414
+from trimtab_sim.workload import Request
 
 EPOCH_SECONDS = objects.EPOCH_SECONDS
 """The moment that controllers take for the start of the run."""
+_TOLD_MOVES = 5
+"""So many wrong-way moves are told in a run's notes."""
 _PATIENCE_SECONDS = 900.0
 """How long after the end of a run unfinished requests are waited for."""
-
-
-class ScenarioError(ValueError):
-    """Manifests that can't be simulated; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a world runs. Times are seconds.
-
-    Attributes:
-        seed: of prompts, classification ties and endpoint choice.
-        shorten: by how much a demonstration has shortened all times of control (1 for real times): divides the
-            scrape interval, the query window, the prologue, and the windows of baselines. Intervals, windows and
-            start-up times of the manifests are taken as they are.
-        scrape_interval, scrape_delay: how often counters are read, and how much later they are seen.
-        window: over which rates are asked for.
-        prologue: length of the run-in; 0 begins at once with the initial replicas.
-        points: of the course in the report.
-    """
-
-    seed: int = 0
-    shorten: float = 1.0
-    scrape_interval: float = 5.0
-    scrape_delay: float = 1.0
-    window: float = 60.0
-    prologue: float = 600.0
-    points: int = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is simulated: the objects as ``kubectl apply`` would take them, and a trace for one of the policies.
-
-    Attributes:
-        policy: ``namespace/name`` of the policy that gets the trace; the first one when empty.
-        faults: what goes wrong.
-        source: of the prompts; made-up ones when None.
-        truth: how replicas of a variant really behave, where that is not what the manifests and the catalogue say.
-    """
-
-    tiers: tuple[v1alpha1.InferenceTier, ...]
-    policies: tuple[v1alpha1.RoutingPolicy, ...]
-    caches: tuple[v1alpha1.CachePolicy, ...]
-    trace: Trace
-    settings: Settings = field(default_factory=Settings)
-    policy: str = ""
-    faults: faults.Faults = faults.NONE
-    source: prompts.Source | None = None
-    truth: Mapping[VariantKey, CapacityProfile] = field(default_factory=dict)
-
-    @property
-    def prompts(self) -> prompts.Source:
-        """Where the prompts come from."""
-        return self.source or prompts.Synthetic(self.settings.seed)
-
-    @property
-    def policy_key(self) -> str:
-        """The policy that gets the trace.
-
-        Raises:
-            ScenarioError: if there is none, or none of that name.
-        """
-        keys = [observation.key(policy.metadata) for policy in self.policies]
-        if not keys:
-            raise ScenarioError("no RoutingPolicy in the manifests: a trace needs one to serve it")
-        if self.policy and self.policy not in keys:
-            raise ScenarioError(f"policy {self.policy!r} is not in the manifests; there are {', '.join(keys)}")
-        return self.policy or keys[0]
 
 
 Progress = Callable[[float], None]
@@ -149,29 +88,13 @@ def simulate(
         witness: told of every request's outcome.
 
     Raises:
-        ScenarioError: if the manifests can't be simulated.
+        ScenarioError: if the manifests can't be simulated, or faults name a variant that they lack.
     """
-    return World(scenario, controller, progress, stop=stop or Stop(), witness=witness).run()
-
-
-def first_look(scenario: Scenario) -> Snapshot:
-    """The snapshot before anything runs: specs, prices and profiles."""
-    return objects.Objects(scenario.tiers, scenario.policies, scenario.caches).look(EPOCH_SECONDS, {}, {}, {})
-
-
-def class_shares(scenario: Scenario) -> dict[str, float]:
-    """The share of the trace's requests in each class of the policy, as the shipped classifier tells them apart.
-
-    Of a long trace an evenly spread sample is looked at.
-    """
-    snapshot = first_look(scenario)
-    nothing = Plan({}, {}, {}, Prediction(0.0, 0.0, 1.0, 0.0), Source.FLOOR)
-    rules = publish.table(snapshot, nothing, scenario.policy_key, epoch=1, revision=1)
-    router = dispatch.Dispatcher(scenario.settings.seed, scenario.prompts)
-    router.install(rules)
-    classes = [router.classify(router.judge(request)) for request in scenario.trace.facts.sample]
-    found = Counter(each.name for each in classes if each is not None)
-    return {name: count / len(classes) for name, count in sorted(found.items())}
+    try:
+        world = World(scenario, controller, progress, stop=stop or Stop(), witness=witness)
+    except faults.FaultError as error:
+        raise ScenarioError(str(error)) from error
+    return world.run()
 
 
 class World:
@@ -191,6 +114,7 @@ class World:
         self._aborted = ""
         self._scenario = scenario
         self._controller = controller
+        self._successor = copy.deepcopy(controller) if scenario.faults.leader_handover else controller
         self._progress = progress or (lambda _: None)
         self._prologue = settings.prologue / settings.shorten
         self._clock = engine.Engine(-self._prologue)
@@ -198,8 +122,16 @@ class World:
         self._recorder = report.Recorder(self._duration, points=settings.points)
         self._meters = meters.Meters(window_seconds=settings.window / settings.shorten)
         self._objects = objects.Objects(scenario.tiers, scenario.policies, scenario.caches)
-        self._snapshot = first_look(scenario)
-        self._fleet = fleet.Fleet(self._clock, _kinds(self._snapshot, scenario), self._changed)
+        self._first = first_look(scenario)
+        self._previous: Snapshot | None = None
+        kinds = scenarios.kinds(self._first, scenario)
+        variants, troubles = scenarios.variants(self._first), scenario.faults
+        startups = {key: kind.profile.startup_seconds for key, kind in kinds.items()}
+        births = trouble.Births(troubles, self._clock, variants, startups)
+        self._fleet = fleet.Fleet(self._clock, kinds, self._changed, start=births.start)
+        self._strikes = trouble.Strikes(troubles, self._clock, variants, self._fleet, births, seed=settings.seed)
+        wire = scrapes.Wire(settings.scrape_delay / settings.shorten, settings.scrape_loss, settings.seed)
+        self._scraper = scrapes.Scraper(self._clock, self._meters, self._fleet, troubles, wire=wire)
         self._service = service.Service(
             clock=self._clock,
             counts=self._meters,
@@ -210,9 +142,29 @@ class World:
             source=scenario.prompts,
             witness=witness,
         )
+        self._watch = self._watching()
         self._plan: Plan | None = None
+        self._term = 1
         self._revision = 0
         self._bill: report.Bill | None = None
+        self._strikes.begin()
+        levers = trouble.Levers(self._reprice, self._service.empty_cache, self._hand_over)
+        trouble.schedule(troubles, self._clock, variants, kinds=kinds, levers=levers)
+
+    def _watching(self) -> conduct.Watch:
+        """Who judges the controller, from the world itself."""
+        scenario, kinds = self._scenario, self._fleet.kinds
+        settings, mean = scenario.settings, mean_mix(scenario.trace)
+        window = settings.window / settings.shorten
+        policy = scenario.policy_key
+        witness = truth.Witness(policy, self._meters, self._fleet, self._scraper, window=window, mean=mean)
+        return conduct.Watch(
+            policy,
+            {key: kind.profile for key, kind in kinds.items()},
+            {key: kind.requests_per_second for key, kind in kinds.items()},
+            witness.look,
+            shorten=settings.shorten,
+        )
 
     def run(self) -> report.Run:
         """Everything from the prologue to the last answer."""
@@ -234,22 +186,40 @@ class World:
             self._controller.name,
             bill,
             settings=self._controller.settings,
-            notes=(self._scenario.trace.source,),
+            notes=self._notes(),
             aborted=self._aborted,
+            wrong_way_moves=len(self._watch.wrong),
+            reversals_per_hour=self._watch.reversals_per_hour(self._duration),
+            reversals_10min_max=self._watch.reversals_10min_max,
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What one must know to read the numbers."""
+        faults_, wrong = str(self._scenario.faults), self._watch.wrong
+        return (
+            self._scenario.offered.source,
+            *([f"faults: {faults_}"] if faults_ else ()),
+            *([f"first wrong-way moves: {'; '.join(map(str, wrong[:_TOLD_MOVES]))}"] if wrong else ()),
         )
 
     def _begin(self) -> None:
         start = self._clock.now
-        wanted = self._controller.initial(self._snapshot)
-        for tier in self._snapshot.tiers.values():
+        wanted = self._controller.initial(self._first)
+        for tier in self._first.tiers.values():
             for variant in tier.variants:
                 key = VariantKey(tier.key, variant.name)
                 self._fleet.start(key, wanted.get(key, variant.spec.replicas.min))
         self._clock.at(start, self._scrape, Order.MEASURE)
-        self._clock.at(start, self._decide, Order.CHANGE)  # before the first arrival: routers need a table
+        # before the first arrival: routers need a table
+        self._decision = self._clock.at(start, self._decide, Order.CHANGE)
         self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
-        self._arrivals = arrivals.with_prologue(self._scenario.trace, self._prologue, self._duration)
+        self._arrivals = arrivals.with_prologue(self._scenario.offered, self._prologue, self._duration)
         self._next_arrival()
+        self._strikes.begin()
+        levers = trouble.Levers(self._reprice, self._service.empty_cache, self._hand_over)
+        trouble.schedule(
+            self._scenario.faults, self._clock, scenarios.variants(self._first), kinds=self._fleet.kinds, levers=levers
+        )
 
     def _begin_billing(self) -> None:
         self._fleet.begin_billing()
@@ -265,11 +235,8 @@ class World:
         self._next_arrival()
 
     def _scrape(self) -> None:
-        settings, now = self._scenario.settings, self._epoch()
-        sampled, engines = self._meters.sample(now), self._read_engines(now)
-        self._clock.after(
-            settings.scrape_delay / settings.shorten, lambda: self._meters.keep(sampled, engines), Order.MEASURE
-        )
+        self._scraper.scrape()
+        settings = self._scenario.settings
         self._clock.after(settings.scrape_interval / settings.shorten, self._scrape, Order.MEASURE)
         self._end_early()
 
@@ -286,27 +253,12 @@ class World:
             self._bill = self._fleet.bill()
             self._clock.halt()
 
-    def _read_engines(self, now: float) -> dict[str, observation.EngineReading]:
-        for _, replica in self._fleet.members():
-            replica.processor.advance()
-        return {
-            replica.name: observation.EngineReading(
-                running=Sample(replica.processor.running, now),
-                waiting=Sample(replica.processor.waiting, now),
-                kv_usage=Sample(replica.processor.kv_usage, now),
-                gap_seconds=Sample(replica.processor.gap_seconds, now),
-                gaps=Sample(replica.processor.gaps, now),
-                prompt_tokens=Sample(replica.processor.prompt_tokens, now),
-            )
-            for _, replica in self._fleet.members()
-            if replica.phase is not ReplicaPhase.PENDING
-        }
-
     def _decide(self) -> None:
-        self._snapshot = self._look(self._snapshot)
-        orders = self._controller.step(self._snapshot)
+        snapshot = self._previous = self._look(self._previous)
+        orders = self._controller.step(snapshot)
         self._plan = orders.plan
-        self._objects.remember(orders.plan, self._snapshot)
+        self._watch.cycle(self._clock.now, snapshot, orders.plan)
+        self._objects.remember(orders.plan, snapshot)
         for key, count in sorted(orders.plan.replicas.items()):
             self._fleet.scale(key, count)
         self._recorder.decide(
@@ -314,15 +266,29 @@ class World:
         )
         self._publish()
         self._progress(min(max(self._clock.now / self._duration, 0.0), 1.0))
-        self._clock.after(self._controller.interval_seconds(self._snapshot), self._decide, Order.DECIDE)
+        self._decision = self._clock.after(self._controller.interval_seconds(snapshot), self._decide, Order.DECIDE)
+
+    def _hand_over(self, gap: float) -> None:
+        """Another controller takes over, which knows what the objects' status tells; until then nobody decides."""
+        self._controller = copy.deepcopy(self._successor)
+        self._plan = self._previous = None
+        self._term += 1
+        self._decision.cancel()
+        self._decision = self._clock.after(gap, self._decide, Order.DECIDE)
+
+    def _reprice(self, key: VariantKey, usd_per_hour: float) -> None:
+        """A variant has another price: for those who plan, and on the bill."""
+        self._objects.reprice(key, usd_per_hour)
+        self._fleet.reprice(key, usd_per_hour)
+        self._recorder.observe(self._fleet.state())
 
     def _changed(self, key: VariantKey, replica: replicas.Replica) -> None:
         """A replica is ready, drains or is gone: routers are told at once, as pod events wake the operator."""
-        del key
         if replica.phase is not ReplicaPhase.READY:
             self._service.leave(replica.name)
-        elif self._plan is not None:
+        else:
             self._publish()
+            self._strikes.ready(key, replica)
         self._recorder.observe(self._fleet.state())
 
     def _publish(self) -> None:
@@ -330,8 +296,10 @@ class World:
         if self._plan is None:
             return
         self._revision += 1
-        snapshot = self._look(self._snapshot)
-        table = publish.table(snapshot, self._plan, self._scenario.policy_key, epoch=1, revision=self._revision)
+        snapshot = self._look(self._previous)
+        table = publish.table(
+            snapshot, self._plan, self._scenario.policy_key, epoch=self._term, revision=self._revision
+        )
         self._service.serve_by(table, use_cache=self._controller.uses_cache)
 
     def _epoch(self) -> float:
@@ -341,34 +309,6 @@ class World:
         """What the operator would see now."""
         now = self._epoch()
         variants = {key: objects.observed(self._fleet.desired[key], self._fleet.of(key)) for key in self._fleet.kinds}
-        return self._objects.look(now, variants, self._meters.answers(now), self._meters.engines, previous)
-
-
-def _kinds(snapshot: Snapshot, scenario: Scenario) -> dict[VariantKey, fleet.Kind]:
-    """How replicas of each variant really behave: as the profiles say, or as the scenario knows better."""
-    mix = mean_mix(scenario.trace)
-    return {
-        key: _kind(snapshot, tier, variant, mix, truth=scenario.truth.get(key))
-        for tier in snapshot.tiers.values()
-        for variant in tier.variants
-        for key in (VariantKey(tier.key, variant.name),)
-    }
-
-
-def _kind(
-    snapshot: Snapshot, tier: TierState, variant: VariantState, mix: capacity.Mix, *, truth: CapacityProfile | None
-) -> fleet.Kind:
-    profile = truth or variant.profile or publish.UNKNOWN_PROFILE
-    load = capacity.admissible_load(profile, mix, capacity.limits(tier.spec.slo))
-    return fleet.Kind(
-        profile=profile,
-        usd_per_hour=economics.worst_usd_per_hour(snapshot, tier.key, variant),
-        accelerators=variant.spec.accelerator.count,
-        fitting=max(load.running, 1e-9),
-        drain_seconds=units.duration_seconds(tier.spec.drain.timeout),
-    )
-
-
-def mean_mix(trace: Trace) -> capacity.Mix:
-    """Mean lengths of a trace's requests."""
-    return capacity.Mix(trace.mean_input_tokens, trace.mean_output_tokens)
+        return self._objects.look(
+            now, variants, self._meters.answers(now), self._meters.engines, previous, term=self._term
+        )

@@ -11,7 +11,8 @@ LABELS = ("default/chat", "simple")
 
 
 def scraped(made: meters.Meters, at: float, engines: dict[str, observation.EngineReading] | None = None) -> None:
-    made.keep(made.sample(at), engines or {})
+    made.keep(made.sample(at))
+    made.keep_engines(engines or {})
 
 
 def test_a_rate_needs_two_scrapes() -> None:

@@ -1,0 +1,137 @@
+"""What is so at a moment of a run, whatever controllers are shown: for those who judge controllers, never for them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trimtab_core import capacity, telemetry
+from trimtab_core.planning.plan import VariantKey
+from trimtab_core.snapshot import ReplicaPhase
+
+from trimtab_sim import fleet, meters, scrapes, service
+
+_MIX_WINDOWS = 5
+"""The mix of a tier's requests is taken over so many windows: lengths need more requests than rates do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """One moment.
+
+    Attributes:
+        at: seconds of the run.
+        age: seconds since the newest true numbers of arrivals were measured that controllers can have seen.
+        ready: replicas that serve and make progress.
+        stuck: pending replicas without a machine, or that never come up.
+        demand: by class, requests a second that arrived in the last window and that no cache answered.
+        mix: by tier name, mean lengths of its requests; ``mean`` where it had none.
+    """
+
+    at: float
+    age: float
+    ready: Mapping[VariantKey, int] = field(default_factory=dict)
+    stuck: Mapping[VariantKey, int] = field(default_factory=dict)
+    demand: Mapping[str, float] = field(default_factory=dict)
+    mix: Mapping[str, capacity.Mix] = field(default_factory=dict)
+    mean: capacity.Mix = capacity.DEFAULT_MIX
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What had been counted by a time, ever: requests by class, and by tier ended ones with their tokens."""
+
+    at: float
+    offered: Mapping[str, float]
+    ended: Mapping[str, float]
+    inputs: Mapping[str, float]
+    outputs: Mapping[str, float]
+
+
+class Witness:
+    """Looks at the world itself.
+
+    Args:
+        policy: whose traffic is looked at, ``namespace/name``.
+        counts: what the routers really counted.
+        cluster: all replicas.
+        scraper: knows what has been seen.
+        window: seconds over which demand is taken.
+        mean: lengths of all requests.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        counts: meters.Meters,
+        cluster: fleet.Fleet,
+        scraper: scrapes.Scraper,
+        *,
+        window: float,
+        mean: capacity.Mix,
+    ) -> None:
+        self._policy = policy
+        self._meters = counts
+        self._fleet = cluster
+        self._scraper = scraper
+        self._window = window
+        self._mean = mean
+        self._past: deque[_Counts] = deque()
+
+    def look(self, at: float) -> Truth:
+        """The truth at ``at`` (seconds of the run), which must not go back."""
+        counted = self._count(at)
+        self._past.append(counted)
+        while len(self._past) > 1 and self._past[1].at <= at - _MIX_WINDOWS * self._window:
+            self._past.popleft()
+        before = max((one for one in self._past if one.at <= at - self._window), key=lambda one: one.at, default=None)
+        before = before or self._past[0]
+        elapsed = counted.at - before.at
+        ready: Counter[VariantKey] = Counter()
+        stuck: Counter[VariantKey] = Counter()
+        for key, replica in self._fleet.members():
+            ready[key] += replica.phase is ReplicaPhase.READY and not replica.frozen
+            stuck[key] += replica.stuck
+        demand = {name: _grown(counted.offered, before.offered, name) for name in counted.offered}
+        return Truth(
+            at=at,
+            age=at - self._scraper.sound_at,
+            ready=ready,
+            stuck=stuck,
+            demand={name: count / elapsed for name, count in demand.items()} if elapsed > 0 else {},
+            mix=_mixes(self._past[0], counted),
+            mean=self._mean,
+        )
+
+    def _count(self, at: float) -> _Counts:
+        offered, ended, inputs, outputs = (defaultdict[str, float](float) for _ in range(4))
+        for labels, value in self._meters.total(telemetry.ARRIVALS).items():
+            if labels[0] == self._policy:
+                offered[labels[1]] += value
+        for labels, value in self._meters.total(telemetry.CACHE_RESULTS).items():
+            if labels[0] == self._policy and labels[2] == service.HIT:
+                offered[labels[1]] -= value
+        for labels, value in self._meters.total(telemetry.REQUESTS).items():
+            ended[labels[2]] += value if labels[3] == service.OK else 0.0
+        for labels, value in self._meters.total(telemetry.INPUT_TOKENS).items():
+            inputs[labels[2]] += value
+        for labels, value in self._meters.total(telemetry.OUTPUT_TOKENS).items():
+            outputs[labels[2]] += value
+        return _Counts(at, offered, ended, inputs, outputs)
+
+
+def _mixes(first: _Counts, last: _Counts) -> dict[str, capacity.Mix]:
+    """Mean lengths by tier of what ended between two counts."""
+    ended = {tier: _grown(last.ended, first.ended, tier) for tier in last.ended}
+    return {
+        tier: capacity.Mix(
+            _grown(last.inputs, first.inputs, tier) / count, _grown(last.outputs, first.outputs, tier) / count
+        )
+        for tier, count in ended.items()
+        if count > 0
+    }
+
+
+def _grown(last: Mapping[str, float], first: Mapping[str, float], name: str) -> float:
+    return last.get(name, 0.0) - first.get(name, 0.0)
