@@ -200,7 +200,7 @@ def _loads(scenario: world.Scenario) -> dict[VariantKey, float]:
     """Replicas of each serving variant that the capacity model wants for its share of the peak minute."""
     snapshot = world.first_look(scenario)
     window = min(_PEAK_WINDOW_SECONDS, max(scenario.trace.duration_s, 1.0))
-    peak, mix = scenario.trace.peak_rps(window), world.mean_mix(scenario.trace)
+    peak, mix = scenario.offered.peak_rps(window), world.mean_mix(scenario.trace)
     destinations = baselines.best_tiers(snapshot)[scenario.policy_key]
     shares: dict[str, float] = {}
     for name, share in world.class_shares(scenario).items():
