@@ -245,7 +245,8 @@ def _load(profile: Profile, mix: Mix, rate: float, quantile: float) -> _Load:
     itl = step * stretch
     prompts = prefill * math.sqrt(2.0 * rate * itl * SHORT_OUTPUTS / mix.output_tokens)
     service = prefill + step * _uncached(mix) / CHUNK_TOKENS
-    sojourn = service * _burst_factor(mix) / (1.0 - min(rate * service, 1.0 - 1e-12))
+    busy = min(rate * service, 1.0 - 1e-12)
+    sojourn = service * (1.0 + _burst_factor(mix) * busy / (1.0 - busy))  # bursts lengthen the wait, not the service
     normal, tail = _normal_tail(quantile), _length_tail(quantile)
     return _Load(
         running,
