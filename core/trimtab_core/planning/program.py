@@ -5,6 +5,7 @@ shares; and one slack for each promise that may have to be broken. Rows:
 
 - every segment is served:             Σ_t X[c,s,t] = 1
 - work fits:                           Σ λ_c/S · work · X <= use · (Σ_v up_v · speed_v · N_v - warm_t) + overload_t
+                                         + stretch_t,    stretch_t <= 5 % of use · Σ_v speed_v · N_v
 - part of it without spot:             share_t · Σ λ_c/S · work · X <= use · Σ_{v not spot} speed_v · N_v + lacking_t
 - an external API's rate limit:        Σ λ_c/S · X <= limit_t + overload_t
 - a tier that must not sleep:          Σ_v N_v >= 1
@@ -13,7 +14,7 @@ shares; and one slack for each promise that may have to be broken. Rows:
 - money by policy:                     Σ price · N + Σ external · X - excess_p <= ceiling
 
 Objective: USD per hour, plus what switching costs (start-up seconds at full price over the amortisation time, moved
-shares at a few percent of their cost). The slacks are the
+shares at a few percent of their cost) and a price for stretching replicas. The slacks are the
 promises: ``solver`` keeps them all, or breaks them as little as can be in the declared order, before it looks at money.
 
 Shares on segments only approximate a split by rank from below (a mixed segment counts at its mean), so what the
@@ -37,6 +38,10 @@ REMOVAL_COST = 0.01
 """Removing a replica must save at least this share of its price: ties leave the fleet as it is."""
 QUALITY_REWARD = 0.002
 """Value of quality beyond what is asked, as a share of a request's cost: decides between equally cheap plans."""
+STRETCH = 0.05
+"""Replicas may be planned to take this much more than their share, as forecasts are no more exact than that ..."""
+STRETCH_COST = 2.0
+"""... at this multiple of what the work costs on the cheapest variant."""
 BROKEN = 1e-4
 """A slack above this is a broken promise; below, rounding noise of the solver."""
 
@@ -248,12 +253,22 @@ class _Program:
         up = {v.key: v.availability if carrying is None else 1.0 for v in usable}
         terms += [(self.replicas[v.key], -ratio * v.speed * up[v.key]) for v in usable]
         spare = tier.warm * min((v.speed for v in usable if v.high), default=0.0) if carrying is None else 0.0
+        if carrying is None:
+            terms.append((self.write_stretch(tier, usable), -1.0))
         self.model.rows.add([*terms, (overload, -1.0)], -math.inf, -ratio * spare)
         if carrying is None and tier.on_demand_share and any(v.spot for v in usable):
             self.write_on_demand(tier, work)
         supply = sum(carrying[v.key] * v.speed for v in tier.variants) if carrying is not None else 0.0
         if supply:
             self.model.rows.add([(overload, 1.0 / supply), (self.worst_overload(), -1.0)], -math.inf, 0.0)
+
+    def write_stretch(self, tier: problem.TierChoice, usable: Sequence[problem.VariantChoice]) -> int:
+        """A little more work than is planned with, at a price: what is left over is rarely worth a replica of its own."""
+        cost = STRETCH_COST * self.work_usd[tier.key]
+        stretch = self.model.columns.add(cost, 0.0, math.inf)
+        room = [(self.replicas[v.key], -STRETCH * tier.utilisation * v.speed) for v in usable]
+        self.model.rows.add([(stretch, 1.0), *room], -math.inf, 0.0)
+        return stretch
 
     def write_on_demand(self, tier: problem.TierChoice, work: Sequence[tuple[int, float]]) -> None:
         """What isn't spot carries its share of the work alone."""

@@ -158,8 +158,8 @@ def test_a_tier_that_no_policy_uses_keeps_its_least() -> None:
 
 def test_a_shared_tier_carries_both_policies() -> None:
     tiers = (fleets.tier("small", "0.8", fleets.variant(ready=1)),)
-    policies = tuple(fleets.policy(name, ("small",), {"all": fleets.traffic(1.4 * LOAD)}) for name in ("one", "two"))
-    assert optimizer.optimize(fleets.snapshot(tiers, policies)).replicas[key("small")] == 4  # 2.8 and noise
+    policies = tuple(fleets.policy(name, ("small",), {"all": fleets.traffic(1.5 * LOAD)}) for name in ("one", "two"))
+    assert optimizer.optimize(fleets.snapshot(tiers, policies)).replicas[key("small")] == 4  # 3 and noise
 
 
 def test_a_part_whose_demand_moved_is_solved_again_and_the_other_kept() -> None:
