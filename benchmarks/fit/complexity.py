@@ -1,129 +1,263 @@
-"""Fit the built-in complexity classifier, and say how well it separates.
+"""Fit the built-in complexity classifier, and say how well it finds the prompts that need the larger model.
 
-    TRIMTAB_DATA=DIR python benchmarks/fit/complexity.py
+    TRIMTAB_DATA=DIR python benchmarks/fit/complexity.py [--write]
 
-Reads routing outcomes from DIR/routing (needs pyarrow; only their dev rows are there), and fits a logistic
-model of "a small model fails on this prompt" over ``routing.features``. Five sets count equally, whatever their
-size. Signs are held where the meaning of a feature demands it, because the sets are exams: fitted freely, a
-prompt's habits of formatting would be taken for its difficulty. Turns and context don't vary in exams; their
-weights are set by hand and kept small. Prints cross-validated areas under the ROC curve and the weights to
-paste into ``classifier.BUILTIN``.
+Reads routing outcomes from DIR/routing (needs pyarrow; only development rows are there). What is fitted is how much
+better a large model does than a small one on a prompt, not how often the small one fails: a prompt on which both fail
+is no reason to pay for the large one. A ridge regression sees shares and counts of ``routing.features``, and which
+words occur. Sets count by the square root of their size. Only the words that matter most are kept; they make the
+feature ``lexicon``. Features that exams can't teach (turns, context, small talk, tasks) get weights by hand, in logits.
+The sum is scaled so that scores over the fitted prompts are about uniform in 0 to 1, as ``quality`` takes them to be.
+
+Fitted on one half of the prompts and judged on the other (see ``headline.outcomes``): the area is the mean share of
+the gap between both models that is recovered when the highest scores go to the larger one, over all call rates; random
+is 0.50. ``m`` is ``6·(area - 1/2)``, the discrimination of ``trimtab_core.quality``. Prints both beside prompt length,
+and for each set also the area of a fit that never saw that set; ``--write`` writes the lexicon. The weights are to be
+pasted into ``classifier.BUILTIN``.
 """
 
 from __future__ import annotations
 
-import hashlib
+import argparse
+import collections
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from trimtab_core.routing import features
 
-FOLDS = 5
-RIDGE = 2e-3
-STEPS = 4000
-RATE = 0.5
-BY_HAND = {"turns": 0.1, "context": 0.2}
-AT_LEAST_ZERO = ("length", "words", "maths", "code", "reasoning", "tasks", "digits", "word_length")
-AT_MOST_ZERO = ("simple",)
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-Row = tuple[str, str, float]
-"""Set, prompt, 1 if the small model failed."""
+from headline import outcomes
 
-
-def read(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
-    """All rows of one file."""
-    from pyarrow import parquet
-
-    rows: list[dict[str, Any]] = parquet.read_table(folder / name).to_pylist()
-    return rows
-
-
-def rows(folder: pathlib.Path) -> Iterator[Row]:
-    """Prompts and outcomes of a model of 7 to 13 billion active parameters, in five sets."""
-    for row in read(folder, "routellm_mmlu_gsm8k_mixtral_vs_gpt4.parquet"):
-        yield "routellm", row["prompt"], 1.0 - row["weak_correct"]
-    for row in read(folder, "mmlupro_16models.parquet"):
-        yield "mmlupro", row["prompt"], 1.0 - row["ok|Meta-Llama-3_1-8B-Instruct"]
-    for row in read(folder, "llmrouter_mix_9models.parquet"):
-        yield "llmrouter", row["prompt"], float(row["score|llama-3.1-8b-instruct"] < 0.5)
-    for row in read(folder, "routerarena_10pct_2models.parquet"):
-        if row["question"] and row["model"].startswith("claude-3-haiku"):
-            yield "routerarena", row["question"], float(row["score"] < 0.5)
-    prompts = {(row["dataset"], row["id"]): row["prompt"] for row in read(folder, "zeroeval_prompts.parquet")}
-    for row in read(folder, "zeroeval_outcomes_long.parquet"):
-        if row["model"] == "Meta-Llama-3.1-8B-Instruct" and (row["dataset"], row["id"]) in prompts:
-            yield "zeroeval", prompts[row["dataset"], row["id"]], 1.0 - row["ok"]
+LEXICON = pathlib.Path(features.__file__).with_name(features.LEXICON_FILE)
+PAIRS = {
+    "routellm": ("mixtral-8x7b", "gpt-4-1106"),
+    "mmlupro": ("Meta-Llama-3_1-8B-Instruct", "Meta-Llama-3_1-70B-Instruct"),
+    "llmrouter": ("llama-3.1-8b-instruct", "llama-3.1-nemotron-51b-instruct"),
+    "routerarena": ("claude-3-haiku-20240307", "gemini-2.0-flash-001"),
+    "zeroeval": ("Meta-Llama-3.1-8B-Instruct", "Meta-Llama-3.1-405B-Instruct@hyperbolic"),
+}
+"""By set, a small and a large model whose outcomes are trusted."""
+DENSE = ("words", "word_length", "digits", "maths", "code", "options", "lines")
+BY_HAND = {"reasoning": 0.6, "tasks": 0.4, "simple": -0.5, "turns": 0.1, "context": 0.2}
+TYPICAL = {"turns": 0.69, "context": 1.05}
+"""What these two are for a prompt of the fitted sets: they must not move the middle."""
+RIDGE = 20.0
+DENSE_SCALE = 0.3
+"""Spread of the dense columns beside the words': below 1 they are held back more."""
+LEAST_ROWS, LEAST_SETS = 8, 2
+"""A word counts if it is in so many prompts, of so many sets."""
+WORDS = 1000
+"""Words that are kept; 500 to 8,000 make no difference above the noise."""
+LOGISTIC_SPREAD = 1.81
+"""Standard deviation of the logistic distribution: scores of such logits are uniform."""
+STEPS = 300
 
 
-def area(scores: np.ndarray, failed: np.ndarray) -> float:
-    """Area under the ROC curve, ties counted half."""
-    order = np.argsort(scores, kind="mergesort")
-    ranks = np.empty(len(scores))
-    ranks[order] = np.arange(1, len(scores) + 1)
-    for value in np.unique(scores):
-        same = scores == value
-        if same.sum() > 1:
-            ranks[same] = ranks[same].mean()
-    positive = failed > 0.5
-    count = positive.sum()
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(failed) - count)))
+@dataclass(frozen=True)
+class Rows:
+    """Prompts with their gaps, their dense features, and their distinct words."""
+
+    sets: np.ndarray
+    gaps: np.ndarray
+    halves: np.ndarray
+    values: np.ndarray
+    words: list[list[bytes]]
+
+    @classmethod
+    def of(cls, found: Sequence[outcomes.Answered]) -> Rows:
+        """All prompts that both models of their set's pair have answered."""
+        kept = []
+        for one in found:
+            small, large = PAIRS[one.set.partition("-")[0]]
+            if small in one.outcomes and large in one.outcomes:
+                kept.append((one, one.outcomes[large] - one.outcomes[small]))
+        texts = [one.text for one, _ in kept]
+        return cls(
+            np.array([one.set for one, _ in kept]),
+            np.array([gap for _, gap in kept]),
+            np.array([one.half for one, _ in kept]),
+            np.array([features.extract(text, turns=1, context_chars=len(text)) for text in texts]),
+            [sorted(set(features.words(text.encode(errors="replace")))) for text in texts],
+        )
+
+    @property
+    def families(self) -> np.ndarray:
+        """The set without its part: what must not be split when a set is left out."""
+        return np.array([name.partition("-")[0] for name in self.sets])
 
 
-def fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray, names: list[str]) -> tuple[np.ndarray, float]:
-    """Weights and intercept by projected gradient descent on standardised features, with a small ridge."""
-    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
-    z = (x - mean) / spread
-    low = np.array([0.0 if name in AT_LEAST_ZERO else -np.inf for name in names])
-    high = np.array([0.0 if name in AT_MOST_ZERO else np.inf for name in names])
-    beta, bias = np.zeros(x.shape[1]), 0.0
-    weight = weight / weight.sum()
+@dataclass(frozen=True)
+class Fit:
+    """A fitted score: ``intercept + Σ dense·value + Σ worth of distinct words / sqrt(their number)``, in logits."""
+
+    intercept: float
+    dense: dict[str, float]
+    worth: dict[bytes, float]
+
+    def scores(self, rows: Rows) -> np.ndarray:
+        """In logits."""
+        total = np.full(len(rows.gaps), self.intercept)
+        for name, weight in (self.dense | BY_HAND).items():
+            total += weight * rows.values[:, features.NAMES.index(name)]
+        lexicon = [sum(self.worth.get(word, 0.0) for word in words) / max(1, len(words)) ** 0.5 for words in rows.words]
+        return total + np.array(lexicon)
+
+
+class Matrix:
+    """Standardised dense columns beside word presence over the root of distinct words; products only."""
+
+    def __init__(self, dense: np.ndarray, words: Sequence[Sequence[bytes]], vocabulary: Sequence[bytes]) -> None:
+        at = {word: number for number, word in enumerate(vocabulary)}
+        known = [[at[word] for word in each if word in at] for each in words]
+        lengths = np.array([len(each) for each in known])
+        self.dense, self.width = dense, len(vocabulary)
+        self.column = np.concatenate([np.array(each, dtype=np.int64) for each in known])
+        self.row = np.repeat(np.arange(len(known)), lengths)
+        self.value = np.array([max(1, len(each)) ** -0.5 for each in words])[self.row]
+
+    def times(self, beta: np.ndarray) -> np.ndarray:
+        """``X·beta``."""
+        sparse = np.bincount(self.row, self.value * beta[-self.width :][self.column], minlength=len(self.dense))
+        found: np.ndarray = self.dense @ beta[: -self.width] + sparse
+        return found
+
+    def transposed(self, error: np.ndarray) -> np.ndarray:
+        """``Xᵀ·error``."""
+        sparse = np.bincount(self.column, self.value * error[self.row], minlength=self.width)
+        return np.concatenate([self.dense.T @ error, sparse])
+
+
+def ridge(x: Matrix, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weights that minimise ``Σ weight·(X·beta - y)² + RIDGE·|beta|²``, by conjugate gradients."""
+    beta = np.zeros(x.dense.shape[1] + x.width)
+    residual = x.transposed(weight * y)
+    direction, size = residual.copy(), residual @ residual
     for _ in range(STEPS):
-        error = weight * (1 / (1 + np.exp(-(z @ beta + bias))) - y)
-        beta = np.clip(beta - RATE * (z.T @ error + RIDGE * beta), low, high)
-        bias -= RATE * error.sum()
-    return beta / spread, float(bias - (beta * mean / spread).sum())
+        image = x.transposed(weight * x.times(direction)) + RIDGE * direction
+        step = size / (direction @ image)
+        beta += step * direction
+        residual -= step * image
+        size, before = residual @ residual, size
+        if size < 1e-12:
+            break
+        direction = residual + size / before * direction
+    return beta
+
+
+def fit(rows: Rows, chosen: np.ndarray) -> Fit:
+    """The score fitted on the chosen rows."""
+    at = np.flatnonzero(chosen)
+    words = [rows.words[index] for index in at]
+    values = rows.values[at][:, [features.NAMES.index(name) for name in DENSE]]
+    mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-9
+    spread = spread / DENSE_SCALE
+    dense = (values - mean) / spread
+    weight = _weights(rows.families[at])
+    centre = float((weight * rows.gaps[at]).sum() / weight.sum())
+    vocabulary = _vocabulary(words, rows.families[at])
+    x = Matrix(dense, words, vocabulary)
+    beta = ridge(x, rows.gaps[at] - centre, weight)
+    counts = np.bincount(x.column, minlength=len(vocabulary))
+    matters = np.abs(beta[len(DENSE) :]) * np.sqrt(counts)
+    vocabulary = [vocabulary[index] for index in sorted(np.argsort(-matters, kind="stable")[:WORDS])]
+    x = Matrix(dense, words, vocabulary)
+    beta = ridge(x, rows.gaps[at] - centre, weight)
+    found = x.times(beta)
+    scale = LOGISTIC_SPREAD / found.std()
+    slopes = scale * beta[: len(DENSE)] / spread
+    typical = sum(weight * TYPICAL[name] for name, weight in BY_HAND.items() if name in TYPICAL)
+    intercept = -scale * float(np.median(found)) - float(slopes @ mean) - typical
+    worth = dict(zip(vocabulary, scale * beta[len(DENSE) :], strict=True))
+    return Fit(intercept, dict(zip(DENSE, slopes.tolist(), strict=True)), worth)
+
+
+def _weights(families: np.ndarray) -> np.ndarray:
+    """Row weights by which a set counts like the root of its size; their mean is 1."""
+    counts = collections.Counter(families.tolist())
+    weight = np.array([counts[name] ** -0.5 for name in families.tolist()])
+    return weight / weight.mean()
+
+
+def _vocabulary(words: Sequence[Sequence[bytes]], families: np.ndarray) -> list[bytes]:
+    rows: collections.Counter[bytes] = collections.Counter()
+    seen: dict[bytes, set[str]] = {}
+    for each, family in zip(words, families.tolist(), strict=True):
+        rows.update(each)
+        for word in each:
+            seen.setdefault(word, set()).add(family)
+    return sorted(word for word, count in rows.items() if count >= LEAST_ROWS and len(seen[word]) >= LEAST_SETS)
+
+
+def area(scores: np.ndarray, gaps: np.ndarray) -> float:
+    """Mean share of the gap that is recovered when the highest scores go to the larger model, over all call rates."""
+    order = np.argsort(-scores, kind="stable")
+    recovered = np.concatenate([[0.0], np.cumsum(gaps[order])])
+    return float(recovered.mean() / recovered[-1])
+
+
+def noise(gaps: np.ndarray) -> float:
+    """Standard deviation of the area of a random order: ``sd(gap) / (mean gap · sqrt(12 n))``, to first order."""
+    return float(gaps.std() / abs(gaps.mean()) / (12 * len(gaps)) ** 0.5)
+
+
+def judge(rows: Rows, fitted: Fit) -> None:
+    """Print areas on the half that the fit has not seen, and of fits that have not seen a whole set."""
+    scores, judged = fitted.scores(rows), rows.halves == outcomes.JUDGE
+    unseen = np.zeros(len(rows.gaps))
+    for family in PAIRS:
+        left_out = rows.families == family
+        unseen[left_out] = fit(rows, ~left_out & ~judged).scores(rows)[left_out]
+    print(f"{'set':18} {'rows':>6} {'gap':>6} {'area':>6} {'m':>6} {'noise':>6} {'by length':>10} {'set unseen':>11}")
+    for name in [*sorted(set(rows.sets.tolist())), "all"]:
+        here = judged & ((rows.sets == name) | (name == "all"))
+        gaps, length = rows.gaps[here], area(rows.values[here, 0], rows.gaps[here])
+        own = area(scores[here], gaps)
+        print(
+            f"{name:18} {here.sum():6} {gaps.mean():6.3f} {own:6.3f} {6 * own - 3:6.2f} {noise(gaps):6.3f} "
+            f"{length:10.3f} {area(unseen[here], gaps):11.3f}"
+        )
+    swapped = fit(rows, judged).scores(rows)
+    print(f"{'mean of the sets':32} {_told(_mean(rows, scores, judged))}, by length", end=" ")
+    print(f"{_mean(rows, rows.values[:, 0], judged):.3f}, set unseen {_mean(rows, unseen, judged):.3f};", end=" ")
+    print(f"halves swapped {_told(_mean(rows, swapped, ~judged))}")
+
+
+def _told(mean_area: float) -> str:
+    return f"{mean_area:.3f} (m = {6 * mean_area - 3:.2f})"
+
+
+def _mean(rows: Rows, scores: np.ndarray, chosen: np.ndarray) -> float:
+    """The area within each set, averaged over the sets."""
+    areas = [area(scores[here], rows.gaps[here]) for here in (chosen & (rows.families == name) for name in PAIRS)]
+    return float(np.mean(areas))
 
 
 def main() -> int:
-    """Fit, judge, print."""
-    folder = pathlib.Path(os.environ.get("TRIMTAB_DATA", "")) / "routing"
-    if not folder.is_dir():
-        print("set TRIMTAB_DATA to the folder that holds routing/*.parquet", file=sys.stderr)
+    """Fit, judge, print; 2 if the data can't be read."""
+    parser = argparse.ArgumentParser(description="Fit the built-in complexity classifier.")
+    parser.add_argument("--write", action="store_true", help="write the lexicon of words")
+    options = parser.parse_args()
+    folder = pathlib.Path(os.environ.get("TRIMTAB_DATA", "../shared/data")) / "routing"
+    absent = outcomes.missing(folder)
+    if absent:
+        print(absent, file=sys.stderr)
         return 2
-    data = list(rows(folder))
-    names = [name for name in features.NAMES if name not in BY_HAND]
-    columns = [features.NAMES.index(name) for name in names]
-    x = np.array([features.extract(text, turns=1, context_chars=len(text)) for _, text, _ in data])[:, columns]
-    y = np.array([failed for _, _, failed in data])
-    sets = np.array([name for name, _, _ in data])
-    weight = _equal(sets)
-    folds = np.array([int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % FOLDS for _, text, _ in data])
-    scores = np.zeros(len(data))
-    for fold in range(FOLDS):
-        train = folds != fold
-        beta, bias = fit(x[train], y[train], weight[train], names)
-        scores[~train] = x[~train] @ beta + bias
-    print(f"{'set':12} {'rows':>6} {'fails':>6} {'AUC':>6} {'by length':>10}")
-    for name in [*sorted(set(sets.tolist())), "all"]:
-        here = sets == name if name != "all" else np.ones(len(data), dtype=bool)
-        own, length = area(scores[here], y[here]), area(x[here, 0], y[here])
-        print(f"{name:12} {here.sum():6} {y[here].mean():6.2f} {own:6.3f} {length:10.3f}")
-    beta, bias = fit(x, y, weight, names)
-    by_hand = sum(value * typical for value, typical in zip(BY_HAND.values(), (0.69, 1.05), strict=True))
-    print(f"\nintercept={bias - by_hand:.3f},")
-    for name, value in (*zip(names, beta.tolist(), strict=True), *BY_HAND.items()):
-        print(f'"{name}": {value:.3f},')
+    rows = Rows.of(outcomes.read(folder))
+    fitted = fit(rows, rows.halves == outcomes.FIT)
+    judge(rows, fitted)
+    print(f"\n{(rows.halves == outcomes.FIT).sum()} rows fitted\nintercept={fitted.intercept:.3f},")
+    for name, weight in (*fitted.dense.items(), *BY_HAND.items(), ("lexicon", 1.0)):
+        print(f'"{name}": {weight:.3f},')
+    if options.write:
+        lines = (word + b"\t%d" % round(1000 * worth) for word, worth in sorted(fitted.worth.items()))
+        LEXICON.write_bytes(b"\n".join(lines) + b"\n")
+        print(f"wrote {len(fitted.worth)} words to {LEXICON.name}")
     return 0
-
-
-def _equal(sets: np.ndarray) -> np.ndarray:
-    """Row weights by which all sets count alike."""
-    counts = {name: int((sets == name).sum()) for name in set(sets.tolist())}
-    return np.array([1 / counts[name] for name in sets.tolist()])
 
 
 if __name__ == "__main__":

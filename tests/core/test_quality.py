@@ -22,12 +22,18 @@ def test_every_quality_is_a_probability(found: list[float], at: float) -> None:
 
 
 def test_all_tiers_are_equal_on_the_easiest_prompt_and_furthest_apart_on_the_hardest() -> None:
-    m = quality.discrimination([0.6, 0.9])
+    m = quality.discrimination([0.6, 0.9], 1.0)
     assert m == 1.0
     assert quality.expected(0.6, 0.0, 0.0, m) == quality.expected(0.9, 0.0, 0.0, m) == 1.0
     # Failures double at the hardest: 1 - 2·0.4 and 1 - 2·0.1.
     assert quality.expected(0.6, 1.0, 1.0, m) == pytest.approx(0.2)
     assert quality.expected(0.9, 1.0, 1.0, m) == pytest.approx(0.8)
+
+
+def test_a_measured_value_replaces_the_built_in_one() -> None:
+    assert quality.discrimination([0.6, 0.9]) == quality.DISCRIMINATION
+    assert quality.discrimination([0.6, 0.9], 0.2) == 0.2
+    assert quality.discrimination([0.6, 0.9], 1.7) == 1.0  # failures never fall below none
 
 
 def test_a_weak_tier_lowers_what_the_score_can_tell() -> None:

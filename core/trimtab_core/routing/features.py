@@ -6,6 +6,8 @@ microseconds. Knows nothing of JSON shapes; the router hands over the text of th
 
 from __future__ import annotations
 
+import importlib.resources
+import itertools
 import math
 import re
 
@@ -24,6 +26,7 @@ NAMES = (
     "options",
     "turns",
     "context",
+    "lexicon",
 )
 """Feature names in the order of ``extract``'s answer; a classifier's weights name these."""
 
@@ -49,10 +52,26 @@ _KIND = {word.encode(): kind for kind, words in enumerate((_REASONING, _TASKS, _
 _SPACED = b".,;:!?()[]{}<>\"'`*#/\\|=+_\t\r\n"
 _FOLD = bytes(32 if code in _SPACED else code for code in range(256)).lower()
 """Letters to lower case, punctuation to blanks, in one pass; bytes beyond ASCII stay."""
+LEXICON_FILE = "lexicon.txt"
+_LEXICON = {
+    word: int(worth)
+    for word, worth in (
+        line.split(b"\t")
+        for line in importlib.resources.files(__package__).joinpath(LEXICON_FILE).read_bytes().splitlines()
+    )
+}
+"""What each word tells of how much a larger model helps, in thousandths: whole numbers, so that the order in which
+they are summed changes nothing. Fitted by ``benchmarks/fit/complexity.py``."""
+_UNKNOWN = itertools.repeat(0)
 _FIGURES = b"0123456789"
 _MATHS = b"+=^<>%$\\"
 _CODE = (b"```", b"def ", b"return ", b"();")
 _OPTIONS = (b"\nA", b"(A)", b"B.")
+
+
+def words(data: bytes) -> list[bytes]:
+    """The words of a text in lower case, as all features count them."""
+    return data.translate(_FOLD).split()
 
 
 def extract(text: str, *, turns: int, context_chars: int) -> tuple[float, ...]:
@@ -70,9 +89,10 @@ def extract(text: str, *, turns: int, context_chars: int) -> tuple[float, ...]:
         text = text[: MAX_CHARS // 2] + text[-MAX_CHARS // 2 :]
     data = text.encode(errors="replace")
     size = len(data) or 1
-    words = data.translate(_FOLD).split()
-    count = len(words) or 1
-    kinds = list(map(_KIND.get, words))
+    found = words(data)
+    count = len(found) or 1
+    distinct = set(found)
+    kinds = list(map(_KIND.get, found))
     maths = len(data) - len(data.translate(None, _MATHS))
     figures = len(data) - len(data.translate(None, _FIGURES))
     return (
@@ -90,6 +110,7 @@ def extract(text: str, *, turns: int, context_chars: int) -> tuple[float, ...]:
         math.log1p(sum(map(data.count, _OPTIONS))),
         math.log1p(turns),
         math.log1p(context_chars) / 6,
+        sum(map(_LEXICON.get, distinct, _UNKNOWN)) / math.sqrt(len(distinct) or 1) / 1000,
     )
 
 

@@ -44,6 +44,12 @@ def test_punctuation_and_case_do_not_hide_words() -> None:
     assert named("PROVE: (derive), explain!")["reasoning"] == named("prove derive explain")["reasoning"]
 
 
+def test_words_of_the_lexicon_count_once_each_whatever_their_order() -> None:
+    text = "morally wrong scenarios"
+    assert named(text)["lexicon"] > 0 == named("zzyzx qwrtp")["lexicon"]  # words that nobody fitted tell nothing
+    assert named("wrong scenarios morally wrong WRONG")["lexicon"] == named(text)["lexicon"]
+
+
 def test_the_conversation_counts_by_turns() -> None:
     assert named("hi", turns=20)["turns"] > named("hi", turns=1)["turns"]
 
