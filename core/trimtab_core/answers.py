@@ -122,6 +122,10 @@ class Reader:
         """The values that a label has among a policy's series, sorted."""
         return tuple(sorted(self._values.get((name, policy, label), ())))
 
+    def routers(self, policy: str) -> int:
+        """How many routers of a policy were seen; one where the metrics don't tell them apart."""
+        return len({one.pod for one in self.applied if one.policy == policy})
+
     def failure(self) -> str:
         """Why queries failed, or empty when none did."""
         return "; ".join(sorted(set(self._failures.values())))

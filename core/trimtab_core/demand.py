@@ -50,6 +50,8 @@ PRIOR_SPREAD = 0.12
 PRIOR_SECONDS = 600.0
 PRIOR_WEIGHT = 1.5
 """Independent past errors that the prior counts for."""
+OUTAGE = "outage"
+"""Method of a forecast made while traffic has vanished at once."""
 HELD_SECONDS = 900.0
 """So long after traffic has vanished at once, what it was before is still carried."""
 
@@ -61,7 +63,7 @@ class Forecast:
     Attributes:
         mean: expected.
         upper: not exceeded with the asked probability; at least ``mean``.
-        method: of ``forecasters``, or ``outage``, or ``none`` without any sample.
+        method: of ``forecasters``, or ``OUTAGE``, or ``none`` without any sample.
         error: weighted mean absolute error of the forecast at this horizon on the history, requests per second.
         scored: number of past forecasts behind the error.
         error_ratio: the error over the mean of what came.
@@ -148,7 +150,7 @@ def forecast(
         samples, out = seen, None
     found = _best(samples, horizon, quantile=quantile, season=season, dispersion=dispersion)
     if out is not None:
-        return Forecast(last, max(last, found.upper), "outage", found.error, found.scored, found.error_ratio)
+        return Forecast(last, max(last, found.upper), OUTAGE, found.error, found.scored, found.error_ratio)
     return found
 
 

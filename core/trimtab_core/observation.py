@@ -112,6 +112,7 @@ class Observation:
         tenant_keys: per policy (``namespace/name``), SHA-256 (hex) of each tenant's API key, by tenant name.
         routers: per policy, the router replicas that are ready, by name.
         optional_kinds: kinds of other projects that the cluster serves, such as ``ScaledObject``.
+        past: what a database knows from before a start, by policy and class; asked for once.
     """
 
     tiers: tuple[v1alpha1.InferenceTier, ...]
@@ -123,6 +124,7 @@ class Observation:
     tenant_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     routers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional_kinds: frozenset[str] = frozenset()
+    past: Mapping[traffic.PastKey, traffic.Past] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,8 @@ def snapshot(
     settings = settings or Settings()
     reader = answering.Reader(observation.answers, now, settings.freshness)
     judge = _Judge(observation, reader, now, settings, previous)
-    demand = traffic.Demand(
-        judge.reader, traffic.Held(previous, now, settings.freshness), now, settings.history_seconds
-    )
+    held = traffic.Held(previous, now, settings.freshness)
+    demand = traffic.Demand(reader, held, now, settings.history_seconds, observation.past)
     tiers = {key(tier.metadata): judge.tier(tier) for tier in observation.tiers}
     policies = {key(policy.metadata): demand.policy(key(policy.metadata), policy) for policy in observation.policies}
     caches = {key(cache.metadata): cache.spec for cache in observation.caches}

@@ -21,7 +21,9 @@ BACK_RATIO = 0.25
 LEAST_EXPECTED = 20.0
 """Arrivals that the level would have brought in one counting window: with fewer, none may be chance (e^-20)."""
 LEVEL_SECONDS = 300.0
-"""Time constant of the level: a drop within it is abrupt."""
+"""Time constant of the level, and how long it must have been watched."""
+DROP_SECONDS = 120.0
+"""Half of the level must have been there so shortly before: with rates over a minute, a drop at once takes one."""
 EDGE_SECONDS = 60.0
 """Rates are means over the last minute, so that the edges of a hole look like ramps; they are left out with it."""
 LONGEST_SECONDS = 3600.0
@@ -56,7 +58,7 @@ def find(samples: Sequence[Sample]) -> tuple[Outage, ...]:
     """
     found: list[Outage] = []
     open_since, level, before = math.inf, 0.0, -math.inf
-    seconds = 0.0  # how long the level has been watched: one that is young is no level
+    seconds, high_at = 0.0, -math.inf  # how long the level has been watched; when half of it was last there
     for at, value in samples:
         if open_since < math.inf:
             if value >= BACK_RATIO * level:
@@ -66,13 +68,19 @@ def find(samples: Sequence[Sample]) -> tuple[Outage, ...]:
             open_since = math.inf
             if value < BACK_RATIO * level:
                 level, seconds = value, 0.0
-        elif seconds >= LEVEL_SECONDS and value < NOTHING_RATIO * level and level * EDGE_SECONDS >= LEAST_EXPECTED:
+        elif seconds >= LEVEL_SECONDS and at - high_at <= DROP_SECONDS and _nothing(value, level):
             open_since = at
             continue
         elapsed = min(at - before, LEVEL_SECONDS)
         level += (value - level) * (1.0 - math.exp(-elapsed / LEVEL_SECONDS) if seconds else 1.0)
         seconds += elapsed if before > -math.inf else 0.0
         before = at
+        high_at = at if value >= level / 2.0 else high_at
     if open_since < math.inf:
         found.append(Outage(open_since, math.inf, level))
     return tuple(found) if len(found) <= MOST else ()
+
+
+def _nothing(value: float, level: float) -> bool:
+    """Whether next to nothing arrives where much should."""
+    return value < NOTHING_RATIO * level and level * EDGE_SECONDS >= LEAST_EXPECTED

@@ -10,6 +10,7 @@ after it a quarter.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -151,11 +152,16 @@ def of(past: Iterable[tuple[float, float]]) -> Season:
     return shaped(Season(), tuple(bins))
 
 
-def total(seasons: Sequence[Season]) -> Season | None:
-    """What all of them add up to, where all are known; None without any."""
-    if not seasons:
-        return None
-    return shaped(Season(), tuple(_sum(values) for values in zip(*(one.week_bins for one in seasons), strict=True)))
+def total(seasons: Sequence[Season | None]) -> Season | None:
+    """What all of them add up to, where all are known; None without any, or where one has not begun."""
+    bins = tuple(one.week_bins for one in seasons if one is not None and one.week is not None)
+    return _total(bins) if bins and len(bins) == len(seasons) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _total(bins: tuple[tuple[float, ...], ...]) -> Season:
+    """Bins change every 10 minutes and are asked for every cycle."""
+    return shaped(Season(), tuple(_sum(values) for values in zip(*bins, strict=True)))
 
 
 def _take(bins: list[float], number: int, value: float) -> None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from trimtab_core import learning
 from trimtab_core.api import v1alpha1
 from trimtab_core.economics import TokenRates as TokenRates  # noqa: PLC0414 (defined where routers can import it)
+from trimtab_core.season import Season
 from trimtab_core.signals import Missing, Signal
 
 TierKey = str
@@ -174,8 +175,9 @@ class ClassTraffic:
         arrivals_per_second: requests offered, completed or not, before the cache.
         input_tokens, output_tokens: means per request.
         cache_hit_ratio: share of arrivals answered from the cache.
-        burstiness: squared coefficient of variation of inter-arrival times; 1 is Poisson.
+        burstiness: variance of arrival counts over their mean, at the scale of seconds (``burstiness``); 1 is Poisson.
         history: (epoch seconds, arrivals per second) of past cycles, oldest first, for the forecast.
+        season: what a usual week looks like; None before the first fresh reading.
     """
 
     arrivals_per_second: Signal
@@ -184,6 +186,7 @@ class ClassTraffic:
     cache_hit_ratio: Signal = Missing("no cache")
     burstiness: Signal = Missing("not measured")
     history: tuple[tuple[float, float], ...] = ()
+    season: Season | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,19 @@
 """A policy's demand and success as signals: from answers to ``ClassTraffic`` and SLO attainment. Pure.
 
 Demand is arrivals, never completions. Means per request come from what ended; while nothing ends there is no
-mean, and the last one known ages until it is too old to use. Must not know where answers come from.
+mean, and the last one known ages until it is too old to use. Few requests move a mean little: it counts about as many
+as it needs. Must not know where answers come from.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 from trimtab_core import answers as answering
-from trimtab_core import learning, recall, signals, telemetry
+from trimtab_core import burstiness, learning, outages, recall, signals, telemetry
+from trimtab_core import season as seasons
 from trimtab_core.api import v1alpha1
 from trimtab_core.signals import Signal
 from trimtab_core.snapshot import ClassTraffic, PolicyState, Snapshot
@@ -18,6 +21,17 @@ from trimtab_core.snapshot import ClassTraffic, PolicyState, Snapshot
 NO_TRAFFIC = ClassTraffic(signals.Missing("no sample"), signals.Missing("no sample"), signals.Missing("no sample"))
 HIT = "hit"
 """Result label of a request that the cache answered."""
+COUNTING_SECONDS = 60.0
+"""Window of the rates, where nobody shortened it: of how many requests a reading speaks."""
+ENOUGH_REQUESTS = 200.0
+"""A window with so many ended requests has the mean lengths; one with fewer moves the known ones by its share of them.
+
+Lengths scatter by about their mean (Azure 2023), so that 200 of them give a mean to 7 %.
+"""
+BURSTINESS_SECONDS = 600.0
+"""Time constant over which burstiness is known; a minute of 30 windows gives it to 25 % only."""
+LARGEST_WEIGHT = 4.0
+"""A reading of burstiness counts by its arrivals, at most so many times as much as a usual one."""
 
 
 class Held:
@@ -51,6 +65,23 @@ class Held:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Past:
+    """What a database knows of a class from before this process started.
+
+    Attributes:
+        recent: (epoch seconds, arrivals per second) of the last hours, as in ``ClassTraffic.history``.
+        bins: (end of the bin, arrivals per second) of whole 10-minute bins of the last week or weeks.
+    """
+
+    recent: tuple[tuple[float, float], ...] = ()
+    bins: tuple[tuple[float, float], ...] = ()
+
+
+PastKey = tuple[str, str]
+"""Policy (``namespace/name``) and class."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Demand:
     """What policies are asked for and how well they answer, as of one moment.
 
@@ -59,12 +90,14 @@ class Demand:
         held: the cycle before.
         now: epoch seconds.
         history_seconds: how much of the past the forecast sees.
+        past: of classes that the cycle before does not know.
     """
 
     reader: answering.Reader
     held: Held
     now: float
     history_seconds: float
+    past: Mapping[PastKey, Past] = dataclasses.field(default_factory=dict)
 
     def policy(self, key: str, observed: v1alpha1.RoutingPolicy) -> PolicyState:
         """One policy (key ``namespace/name``) with the traffic of all its classes."""
@@ -98,21 +131,44 @@ class Demand:
         if observed.spec.cache is not None:
             answered = self.reader.of_class("cache_results_per_second", key, name, result=HIT)
             hits = older(_share(answered, arrivals), before.cache_hit_ratio)
+        share = min(1.0, (signals.known(ended) or 0.0) * COUNTING_SECONDS / ENOUGH_REQUESTS)
         return ClassTraffic(
             arrivals_per_second=older(arrivals, before.arrivals_per_second),
-            input_tokens=older(signals.divide(inputs, ended), before.input_tokens),
-            output_tokens=older(signals.divide(outputs, ended), before.output_tokens),
+            input_tokens=older(_moved(before.input_tokens, signals.divide(inputs, ended), share), before.input_tokens),
+            output_tokens=older(
+                _moved(before.output_tokens, signals.divide(outputs, ended), share), before.output_tokens
+            ),
             cache_hit_ratio=hits,
+            burstiness=older(self.burstiness(key, name, arrivals, before), before.burstiness),
         )
 
+    def burstiness(self, key: str, name: str, arrivals: Signal, before: ClassTraffic) -> Signal:
+        """How bunched a class's arrivals are: the known value, moved by this reading as far as its arrivals weigh."""
+        squares = self.reader.of_class("arrival_squares_per_second", key, name)
+        reading = burstiness.index(
+            arrivals, squares, seconds=COUNTING_SECONDS, routers=max(1, self.reader.routers(key))
+        )
+        rate = signals.known(arrivals)
+        if rate is None or not before.history:
+            return reading
+        usual = sum(value for _, value in before.history) / len(before.history)
+        weight = min(LARGEST_WEIGHT, rate / usual) if usual > 0 else 1.0
+        elapsed = max(0.0, self.now - before.history[-1][0])
+        return _moved(before.burstiness, reading, 1.0 - math.exp(-weight * elapsed / BURSTINESS_SECONDS))
+
     def with_history(self, key: str, name: str, traffic: ClassTraffic) -> ClassTraffic:
-        """The traffic with the past of its arrivals, this cycle's fresh reading last."""
-        past = self.held.of_class(key, name).history
-        kept = [point for point in past if self.now - self.history_seconds <= point[0] < self.now]
+        """The traffic with the past of its arrivals, this cycle's fresh reading last, and its season."""
+        before = self.held.of_class(key, name)
+        history, season = before.history, before.season
+        if not history and season is None and (key, name) in self.past:
+            past = self.past[key, name]
+            history, season = past.recent, seasons.of(past.bins)
+        kept = [point for point in history if self.now - self.history_seconds <= point[0] < self.now]
         arrivals = signals.fresh(traffic.arrivals_per_second)
         if arrivals is not None:
             kept.append((self.now, arrivals))
-        return dataclasses.replace(traffic, history=tuple(kept))
+            season = _grown(season or seasons.Season(), kept)
+        return dataclasses.replace(traffic, history=tuple(kept), season=season)
 
 
 def tier_attainment(reader: answering.Reader, tier: str) -> Signal:
@@ -169,6 +225,23 @@ def _least(parts: Iterable[Signal]) -> Signal:
     if not known:
         return signals.Missing("nothing was judged")
     return signals.combine(known, lambda values: min(1.0, *values))
+
+
+def _moved(before: Signal, reading: Signal, share: float) -> Signal:
+    """The known value moved by a share of the way to the reading; the reading alone where nothing was known."""
+    known = signals.known(before)
+    if known is None or isinstance(reading, signals.Missing):
+        return reading
+    return dataclasses.replace(reading, value=known + share * (reading.value - known))
+
+
+def _grown(season: seasons.Season, history: list[tuple[float, float]]) -> seasons.Season:
+    """The season with the newest sample of a history; whenever a bin is full, without what was an outage."""
+    grown = season.add(*history[-1])
+    if grown.open_number != season.open_number:
+        for hole in outages.find(history):
+            grown = grown.without(hole.start - outages.EDGE_SECONDS, hole.end + outages.EDGE_SECONDS)
+    return grown
 
 
 def _share(part: Signal, whole: Signal) -> Signal:

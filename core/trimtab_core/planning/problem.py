@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import capacity, demand, economics, losses, quality, signals, units
+from trimtab_core import season as seasons
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
 from trimtab_core.planning import cost, limits
@@ -250,7 +251,12 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     if arrivals is not None:
         history = (*(sample for sample in history if sample[0] < snapshot.now), (snapshot.now, arrivals))
     forecast = demand.forecast(
-        history, horizon_seconds(snapshot, policy, request_class), snapshot.now, quantile=settings.quantile
+        history,
+        horizon_seconds(snapshot, policy, request_class),
+        snapshot.now,
+        quantile=settings.quantile,
+        season=traffic.season,
+        dispersion=signals.sound(traffic.burstiness) or 1.0,
     )
     misses = cost.miss_ratio(traffic)
     now = (forecast.mean if arrivals is None else arrivals) * misses
@@ -275,7 +281,8 @@ def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Itera
                 samples.setdefault(at, []).append(arrivals * misses)
         history = [(at, sum(found)) for at, found in sorted(samples.items()) if len(found) == len(arriving)]
         horizon = max(horizon_seconds(snapshot, policy, each) for each in policy.spec.classes)
-        whole = demand.forecast(history, horizon, snapshot.now, quantile=settings.quantile)
+        known = [policy.traffic[name].season for name in arriving]
+        whole = demand.forecast(history, horizon, snapshot.now, quantile=settings.quantile, season=seasons.total(known))
         above = sum(loads[name].planned - loads[name].now for name in arriving)
         wanted = max(0.0, whole.upper - sum(loads[name].now for name in arriving))
         if history and wanted < above:
