@@ -15,6 +15,7 @@ from trimtab_core.snapshot import (
     PolicyState,
     Snapshot,
     TierKey,
+    TierState,
     VariantState,
     Weights,
 )
@@ -89,12 +90,11 @@ def tier_demands(snapshot: Snapshot) -> Mapping[TierKey, Demand]:
             traffic = policy.traffic.get(request_class.name)
             if traffic is None:
                 continue
-            rate, mix = missed_per_second(traffic), measured_mix(traffic)
-            weights = policy.weights.get(request_class.name) or {}
+            rate = missed_per_second(traffic)
             for key in policy.tiers:
                 if key in sums:
-                    share = weights.get(key, 0.0) if weights else 1.0 / len(policy.tiers)
-                    share = share if math.isfinite(share) and share > 0 else 0.0
+                    share = _share(policy, request_class.name, key)
+                    mix = measured_mix(traffic, share / replicas_asked_for(snapshot.tiers[key]))
                     weight = max(rate, LEAST_WEIGHT) * max(share, LEAST_WEIGHT)
                     parts = (mix.input_tokens, mix.output_tokens, mix.burstiness)
                     added = (rate * share, weight, *(weight * part for part in parts))
@@ -125,13 +125,41 @@ def miss_ratio(traffic: ClassTraffic) -> float:
     return 1.0 - min(1.0, hits or 0.0)
 
 
-def measured_mix(traffic: ClassTraffic) -> capacity.Mix:
-    """Mean lengths and burstiness of the class's requests, with the default for what isn't known."""
+def measured_mix(traffic: ClassTraffic, part: float = 1.0) -> capacity.Mix:
+    """Mean lengths and burstiness of the class's requests, with the default for what isn't known.
+
+    Args:
+        traffic: of the class.
+        part: share of its requests that one replica gets. Dealt out among many, bursts thin out: of what makes a
+            stream burstier than Poisson's, a replica sees that share.
+    """
+    excess = max(0.0, (signals.sound(traffic.burstiness) or 1.0) - 1.0)
     return capacity.Mix(
         rounded(signals.sound(traffic.input_tokens) or capacity.DEFAULT_MIX.input_tokens),
         rounded(signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
-        burstiness=rounded(min(MOST_BURSTINESS, max(1.0, signals.sound(traffic.burstiness) or 1.0))),
+        burstiness=rounded(min(MOST_BURSTINESS, 1.0 + excess * part)),
     )
+
+
+def replica_part(snapshot: Snapshot, policy: PolicyState, request_class: str) -> float:
+    """Share of a class's requests that the replica which a request goes to gets, on average over its requests."""
+    shares = {key: _share(policy, request_class, key) for key in policy.tiers if key in snapshot.tiers}
+    whole = sum(shares.values())
+    if whole <= 0:
+        return 1.0
+    return sum(share**2 / replicas_asked_for(snapshot.tiers[key]) for key, share in shares.items()) / whole
+
+
+def replicas_asked_for(tier: TierState) -> int:
+    """Replicas that a tier's requests are dealt out among, at least one."""
+    return max(1, sum(variant.desired for variant in tier.variants))
+
+
+def _share(policy: PolicyState, request_class: str, tier: TierKey) -> float:
+    """Share of a class that a tier has by the weights in force; without weights, an even one."""
+    weights = policy.weights.get(request_class)
+    share = weights.get(tier, 0.0) if weights else 1.0 / len(policy.tiers)
+    return share if math.isfinite(share) and share > 0 else 0.0
 
 
 def sound_price(variant: VariantState) -> float | None:

@@ -262,7 +262,8 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     now = (forecast.mean if arrivals is None else arrivals) * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep.
     planned = max(now, forecast.upper * misses) if now else 0.0
-    return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
+    mix = cost.measured_mix(traffic, cost.replica_part(snapshot, policy, request_class.name))
+    return Load(now, planned, mix, evidence, why, forecast)
 
 
 def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Iterable[tuple[LoadKey, Load]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 
@@ -74,3 +75,25 @@ def test_external_spending_follows_the_given_weights() -> None:
     assert cost.external_usd_per_hour(world, {"default/chat": {"all": {"default/frontier": 1.0}}}) == pytest.approx(
         64.8
     )
+
+
+def test_bursts_thin_out_among_the_replicas_that_they_are_dealt_to() -> None:
+    bursty = dataclasses.replace(fleets.traffic(8.0), burstiness=signals.Fresh(9.0, 1.0))
+    weights = {"all": {"small": 0.75, "large": 0.25}}
+    chat = fleets.policy("chat", ("small", "large"), {"all": bursty}, weights=weights)
+    tiers = (
+        fleets.tier("small", "0.6", fleets.variant(ready=3)),
+        fleets.tier("large", "0.9", fleets.variant(ready=1)),
+    )
+    world = fleets.snapshot(tiers, (chat,))
+    demands = cost.tier_demands(world)
+    # One of small's three replicas gets a quarter of the class, and so does large's only one: 1 + 8/4.
+    assert demands["default/small"].mix.burstiness == pytest.approx(3.0)
+    assert demands["default/large"].mix.burstiness == pytest.approx(3.0)
+    assert cost.replica_part(world, chat, "all") == pytest.approx(0.25)
+    assert cost.measured_mix(bursty).burstiness == 9.0
+
+
+@pytest.mark.parametrize("measured", [signals.Missing("none"), signals.Fresh(0.3, 1.0)], ids=["unknown", "very even"])
+def test_a_stream_is_never_taken_for_calmer_than_poisson(measured: signals.Signal) -> None:
+    assert cost.measured_mix(dataclasses.replace(fleets.traffic(8.0), burstiness=measured)).burstiness == 1.0
