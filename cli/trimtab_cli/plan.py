@@ -15,7 +15,7 @@ from trimtab_sim import search, world
 
 from trimtab_cli import failure, manifests, progress, scenarios
 from trimtab_cli.pages import figures, page
-from trimtab_cli.preview import changes, document, side, story, table, watch
+from trimtab_cli.preview import changes, document, live, side, story, table, watch
 
 _PIPE_WIDTH = 160
 
@@ -59,7 +59,7 @@ def command(
     for option, path in (("--json", json_file), ("--html", html_file)):
         scenarios.require_writable(option, path)
     with scenarios.told(debug=debug):
-        told = _simulated(paths, against, wish)
+        told = live.tell(paths, against, prometheus) if prometheus else _simulated(paths, against, wish)
     _print(told, form)
     scenarios.write("--json", json_file, json.dumps(document.build(told), indent=1, ensure_ascii=False) + "\n")
     if html_file is not None:
@@ -81,12 +81,13 @@ def _simulated(paths: tuple[Path, ...], against: tuple[Path, ...], wish: scenari
         load=f"{trace.source}: {len(trace):,} requests in {units.format_duration(round(trace.duration_s))}",
         before=before,
         after=after,
-        changes=_changes(against, paths),
+        changes=changes.between(manifests.load(against), manifests.load(paths)) if against else None,
         tiers=scenarios.tier_names(scenario),
         promised=search.wanted_attainment(scenario),
         limits=figures.strictest_limits(scenarios.routing_rules(scenario)),
         notes=new.notes,
         facts=[("Policy", scenario.policy_key), ("Seed", str(wish.seed))],
+        titles=("before", "after") if before else ("planned",),
     )
 
 
@@ -109,12 +110,7 @@ def _side(prepared: scenarios.Prepared, told: world.Progress) -> side.Side:
     return side.simulated(prepared.scenario, run, watched.moments, prepared.doubts)
 
 
-def _changes(against: tuple[Path, ...], paths: tuple[Path, ...]) -> list[page.Change]:
-    return changes.between(manifests.load(against), manifests.load(paths)) if against else []
-
-
 def _print(told: story.Story, form: str) -> None:
-    compared = told.before is not None
     if form == "markdown":
         click.echo(document.markdown(told))
         return
@@ -122,7 +118,11 @@ def _print(told: story.Story, form: str) -> None:
     console.print(told.load, soft_wrap=True, markup=False)
     for note in told.notes:
         console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
-    table.show(console, told.lines, told.changes, compared=compared)
+    if told.changes is not None and not told.changes:
+        console.print("no field of the manifests differs", style="dim")
+    table.show(console, told.lines, told.changes or (), told.titles)
+    for name, text in told.details:
+        console.print(f"{name}: {text}", style="dim", soft_wrap=True, markup=False)
     console.print()
     for kept, text in told.after.promises:
         console.print(Text("keeps   " if kept else "breaks  ", style="green" if kept else "bold red") + Text(text))

@@ -128,7 +128,7 @@ def test_equal_sides_differ_in_nothing(tmp_path: Path) -> None:
 
     result = run("-f", folder, "--against", folder, "--trace", samples.trace(tmp_path))
 
-    assert "no field differs" in result.output
+    assert "no field of the manifests differs" in result.output
     assert cells(result, "cost per hour") == ["$9.00", "$9.00", "same"]
 
 

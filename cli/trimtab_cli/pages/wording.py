@@ -11,7 +11,7 @@ SAME = "same"
 _NO_BREAK = "\u00a0"
 _MINUS = "\u2212"
 _CENT = 0.005
-_WHOLE_USD = 1000
+_LARGE = 1000
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -31,9 +31,19 @@ def clock(value: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def number(value: float) -> str:
+    """Three digits, and never an exponent."""
+    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.3g}"
+
+
+def age(value: float | None) -> str:
+    """How old a measurement is; empty for what is not measured."""
+    return "" if value is None else f"{max(0, round(value))}s old"
+
+
 def usd(value: float) -> str:
     """Dollars; whole ones from a thousand on."""
-    return f"${value:,.0f}" if abs(value) >= _WHOLE_USD else units.format_usd(value)
+    return f"${value:,.0f}" if abs(value) >= _LARGE else units.format_usd(value)
 
 
 def signed(value: float, unit: str, digits: int = 0) -> str:

@@ -17,7 +17,8 @@ def build(told: story.Story) -> dict[str, Any]:
         "load": told.load,
         "notes": list(told.notes),
         **{name.lower(): value for name, value in told.facts},
-        "changes": [dataclasses.asdict(change) for change in told.changes],
+        "details": [{"name": name, "text": text} for name, text in told.details],
+        "changes": [dataclasses.asdict(change) for change in told.changes or ()],
         "before": _side(told.before) if told.before else None,
         "after": _side(told.after),
         "broken": told.after.broken,
@@ -42,6 +43,8 @@ def markdown(told: story.Story) -> str:
     """A comment for a pull request: the verdict first."""
     mark = "❌" if told.after.broken else "✅"
     promises = "\n".join(f"- {'✅ keeps' if kept else '❌ breaks'} {text}" for kept, text in told.after.promises)
-    tables = table.markdown(told.lines, told.changes, compared=told.before is not None)
+    tables = table.markdown(told.lines, told.changes or (), told.titles)
+    details = "".join(f"\n- {name}: {text}" for name, text in told.details)
     notes = "".join(f"\nNote: {note}.\n" for note in told.notes)
-    return f"### {mark} trimtab plan: {story.verdict(told)}\n\n{promises}\n\n{tables}\nLoad: {told.load}.\n{notes}"
+    head = f"### {mark} trimtab plan: {story.verdict(told)}"
+    return f"{head}\n\n{promises}\n\n{tables}\nLoad: {told.load}.\n{details}{notes}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trimtab_core import observation, units
 from trimtab_core.api import findings
+from trimtab_core.api.v1alpha1 import routing_policy
 from trimtab_core.planning.plan import VariantKey
 from trimtab_sim import report, search, world
 
@@ -44,7 +45,7 @@ class Side:
     Attributes:
         usd_per_hour: mean cost.
         attainment: share of requests within the SLO; None where nothing was simulated.
-        quality_retention: of always the best tier.
+        quality_retention: of always the best tier; None where it is not known.
         latencies: (name, seconds) pairs.
         replicas: by ``tier/variant``: the mean, and the most.
         shares: of requests by tier.
@@ -55,7 +56,7 @@ class Side:
 
     usd_per_hour: float
     attainment: float | None
-    quality_retention: float
+    quality_retention: float | None
     latencies: Sequence[tuple[str, float | None]]
     replicas: Mapping[str, tuple[float, int]]
     shares: Mapping[str, float]
@@ -134,18 +135,25 @@ def _budgets(scenario: world.Scenario, run: report.Run, moments: Sequence[watch.
     return found
 
 
-def budget_checks(policy: str, budget: object, usd_per_hour: float, usd_per_month: float) -> list[Check]:
-    """A policy's ceilings beside what its tiers cost: in their dearest hour, and in a month of such hours."""
+def budget_checks(
+    policy: str, budget: routing_policy.Budget | None, usd_per_hour: float, usd_per_month: float | None = None
+) -> list[Check]:
+    """A policy's ceilings beside what its tiers cost.
+
+    Args:
+        policy: ``namespace/name``.
+        budget: its ceilings.
+        usd_per_hour: what they cost in their dearest hour.
+        usd_per_month: what they cost in a month; one of such hours when None.
+    """
+    month = usd_per_hour * units.HOURS_PER_MONTH if usd_per_month is None else usd_per_month
+    limits = (budget.usd_per_hour, budget.usd_per_month) if budget is not None else (None, None)
     found = []
-    for field, name, usd in (
-        ("usd_per_hour", "budget.usdPerHour", usd_per_hour),
-        ("usd_per_month", "budget.usdPerMonth", usd_per_month),
-    ):
-        limit = getattr(budget, field, None)
+    for name, limit, usd in zip(("usdPerHour", "usdPerMonth"), limits, (usd_per_hour, month), strict=True):
         if limit is not None:
             ceiling = units.decimal_number(limit)
             reached, promised = f"{wording.usd(usd)} would be spent", f"{wording.usd(ceiling)} may be"
-            found.append(Check(f"{name} of {policy}", promised, reached, usd <= ceiling))
+            found.append(Check(f"budget.{name} of {policy}", promised, reached, usd <= ceiling))
     return found
 
 

@@ -30,21 +30,25 @@ class Story:
     Attributes:
         load: what it was planned for, as one line.
         before: None where nothing is compared.
-        changes: of the manifests.
+        titles: of both sides, or of the one.
+        changes: of the manifests; None where one set of them stands alone.
         tiers: names, cheapest answers first.
         promised, limits: of the edited manifests.
         facts: (name, value) pairs.
+        details: (name, text) pairs about the plan, where one plan was made.
     """
 
     load: str
     before: Side | None
     after: Side
-    changes: Sequence[page.Change]
+    changes: Sequence[page.Change] | None
     tiers: Sequence[str]
     promised: float
     limits: report.Promise
     notes: Sequence[str]
     facts: Sequence[tuple[str, str]]
+    titles: Sequence[str] = ("before", "after")
+    details: Sequence[tuple[str, str]] = ()
 
     @property
     def lines(self) -> list[table.Line]:
@@ -68,14 +72,14 @@ def build_page(story: Story) -> page.Page:
         duration_seconds=run.duration_s if run else 1.0,
         cards=_cards(story),
         honesty=_honesty(story),
-        heading="Before and after" if story.before else "The numbers",
+        heading="The numbers",
         numbers=[line.name for line in story.lines],
         columns=_columns(story),
         figures=_figures(story, run) if run else [],
         scaling=[runs.told(one) for one in decisions if not runs.moves_weights(one)],
         routing=[runs.told(one) for one in decisions if runs.moves_weights(one)],
-        facts=story.facts,
-        changes=story.changes,
+        facts=[*story.details, *story.facts],
+        changes=story.changes or (),
     )
 
 
@@ -85,8 +89,8 @@ def _headline(story: Story) -> str:
         return told
     change = wording.usd_change(story.before.usd_per_month, story.after.usd_per_month)
     if change == wording.SAME:
-        return f"The edit leaves the cost as it is. {told}"
-    return f"The edit changes the cost of a month by {change}. {told}"
+        return f"The cost stays as it is. {told}"
+    return f"The cost of a month changes by {change}. {told}"
 
 
 def _cards(story: Story) -> list[page.Card]:
@@ -107,7 +111,7 @@ def _cards(story: Story) -> list[page.Card]:
 
 def _sums(side: Side) -> tuple[str, str, str]:
     """Cost per hour and month, and quality."""
-    quality = wording.percent(side.quality_retention, 1)
+    quality = wording.NOTHING if side.quality_retention is None else wording.percent(side.quality_retention, 1)
     return wording.usd(side.usd_per_hour), wording.usd(side.usd_per_month), quality
 
 
@@ -120,11 +124,11 @@ def _honesty(story: Story) -> list[tuple[str, str]]:
 
 
 def _columns(story: Story) -> list[page.Column]:
-    after = page.Column("after" if story.before else "planned", "", [line.after for line in story.lines], main=True)
+    after = page.Column(story.titles[-1], "", [line.after for line in story.lines], main=True)
     if story.before is None:
         return [after]
     return [
-        page.Column("before", "", [line.before for line in story.lines]),
+        page.Column(story.titles[0], "", [line.before for line in story.lines]),
         after,
         page.Column("difference", "", [line.difference for line in story.lines]),
     ]
@@ -134,7 +138,7 @@ def _figures(story: Story, run: report.Run) -> list[page.Figure]:
     past = story.before.run if story.before else None
     course = figures.Course(
         runs=[run, past] if past else [run],
-        names=["after", "before"] if past else ["planned"],
+        names=[*reversed(story.titles)],
         tiers=story.tiers,
         promised=story.promised,
         limits=story.limits,

@@ -37,8 +37,9 @@ def lines(before: Side | None, after: Side) -> list[Line]:
     ]
 
 
-def _share_of(tier: str) -> Callable[[Side], float]:
-    return lambda side: side.shares.get(tier, 0.0)
+def _share_of(tier: str) -> Callable[[Side], float | None]:
+    """A tier's share; None where no shares are known at all."""
+    return lambda side: side.shares.get(tier, 0.0) if side.shares else None
 
 
 def _money(name: str, before: Side | None, after: Side, of: Callable[[Side], float]) -> Line:
@@ -82,8 +83,8 @@ def _count(mean: float, most: int) -> str:
     return text if abs(mean - most) < 0.05 else f"{text}, most {most}"  # noqa: PLR2004 (what the text rounds to)
 
 
-def show(console: Console, told: Sequence[Line], changes: Sequence[page.Change], *, compared: bool) -> None:
-    """Print the changed fields and the numbers."""
+def show(console: Console, told: Sequence[Line], changes: Sequence[page.Change], titles: Sequence[str]) -> None:
+    """Print the changed fields and the numbers; ``titles`` are those of one or of both sides."""
     if changes:
         fields = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("changed", "field", "before", "after"):
@@ -93,30 +94,27 @@ def show(console: Console, told: Sequence[Line], changes: Sequence[page.Change],
             fields.add_row(*(Text(cell) for cell in cells))
         console.print(fields)
         console.print()
-    elif compared:
-        console.print("no field differs", style="dim")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    for title in ("before", "after", "difference") if compared else ("planned",):
+    for title in (*titles, "difference") if len(titles) > 1 else titles:
         table.add_column(title, justify="right", no_wrap=True)
     for line in told:
-        table.add_row(line.name, *((line.before, line.after, line.difference) if compared else (line.after,)))
+        table.add_row(*_cells(line, titles))
     console.print(table)
 
 
-def markdown(told: Sequence[Line], changes: Sequence[page.Change], *, compared: bool) -> str:
+def _cells(line: Line, titles: Sequence[str]) -> tuple[str, ...]:
+    return (line.name, line.before, line.after, line.difference) if len(titles) > 1 else (line.name, line.after)
+
+
+def markdown(told: Sequence[Line], changes: Sequence[page.Change], titles: Sequence[str]) -> str:
     """The same as Markdown tables, for a comment on a pull request."""
     parts: list[str] = []
     if changes:
         rows = [(f"`{c.about}`", f"`{c.field}`" if c.field else "", c.before, c.after) for c in changes]
         parts.append(_markdown_table(("changed", "field", "before", "after"), rows, "llll"))
-    elif compared:
-        parts.append("No field differs.\n")
-    titles = ("", "before", "after", "difference") if compared else ("", "planned")
-    rows_ = [
-        (line.name, line.before, line.after, line.difference) if compared else (line.name, line.after) for line in told
-    ]
-    parts.append(_markdown_table(titles, rows_, "lrrr"))
+    heads = ("", *titles, "difference") if len(titles) > 1 else ("", *titles)
+    parts.append(_markdown_table(heads, [_cells(line, titles) for line in told], "lrrr"))
     return "\n".join(parts)
 
 
