@@ -4,7 +4,8 @@
 
 - fewer replicas of a variant, or a healthy tier's share of a class lowered by more than ``NOISE``, while the newest
   true number of arrivals that can have been seen is older than ``FRESH_SECONDS``;
-- fewer replicas of a variant, while what is ready and stays carries less than what truly arrived in the last window.
+- fewer replicas of a variant, while what is ready and stays could not even serve, however slowly, what truly arrived in
+  the last window. (How much can be carried within the SLO is the controller's own guess, and attainment tells.)
 
 Giving back replicas that are stuck, obeying the user's maximum and saving above the budget's ceiling are justified.
 A **reversal** is an order that changes a tier's ordered capacity in the direction opposite to the order before it that
@@ -33,6 +34,7 @@ NOISE = 0.01
 WINDOW_SECONDS = 600.0
 """Reversals are counted in any window of this length."""
 _EPSILON = 1e-9
+_NO_PROMISE = capacity.Limits()
 
 Profiles = Mapping[VariantKey, CapacityProfile]
 """How fast each variant's replicas really are."""
@@ -93,14 +95,13 @@ def _demand(policy: PolicyState, plan: Plan, tier: str, truth: Truth) -> float:
 
 def _shortage(tier: TierState, plan: Plan, demand: float, *, truth: Truth, profiles: Profiles) -> str:
     """What is missing of a tier's demand when only what is ready stays, as far as the plan keeps it; empty if none."""
-    mix, slo = truth.mix.get(_name(tier.key), truth.mean), capacity.limits(tier.spec.slo)
-    carried = 0.0
+    mix, served = truth.mix.get(_name(tier.key), truth.mean), 0.0
     for variant in tier.variants:
         key = VariantKey(tier.key, variant.name)
         stays = min(plan.replicas.get(key, variant.desired), truth.ready.get(key, 0))
         if stays > 0:
-            carried += stays * capacity.admissible_load(profiles[key], mix, slo).requests_per_second
-    return f"{demand:.3g} req/s arrive, what stays carries {carried:.3g}" if demand > carried + _EPSILON else ""
+            served += stays * capacity.admissible_load(profiles[key], mix, _NO_PROMISE).requests_per_second
+    return f"{demand:.3g} req/s arrive, what stays can serve {served:.3g}" if demand > served + _EPSILON else ""
 
 
 def _saves_above_ceiling(snapshot: Snapshot, plan: Plan, policy: PolicyState) -> bool:
