@@ -34,7 +34,7 @@ NOISE = 0.01
 WINDOW_SECONDS = 600.0
 """Reversals are counted in any window of this length."""
 _EPSILON = 1e-9
-_NO_PROMISE = capacity.Limits()
+_NO_PROMISE = capacity.Limits(quantile=0.5)
 
 Profiles = Mapping[VariantKey, CapacityProfile]
 """How fast each variant's replicas really are."""
