@@ -23,7 +23,7 @@ import random
 import sys
 
 from trimtab_core.snapshot import CapacityProfile
-from trimtab_sim import engine, replicas, report
+from trimtab_sim import engine, latencies, replicas
 from trimtab_sim.workload import Request
 
 HERE = pathlib.Path(__file__).parent
@@ -107,9 +107,9 @@ def simulate(profile: CapacityProfile, stage: Stage) -> dict[str, float]:
     last = max(job.finished_at or 0.0 for job in done)
     return {
         "served": len(done) / max(last, STAGE_SECONDS),
-        "ttft_p50": report.percentile(ttft, 0.5) or 0.0,
-        "lat_p50": report.percentile(whole, 0.5) or 0.0,
-        "lat_p99": report.percentile(whole, 0.99) or 0.0,
+        "ttft_p50": latencies.percentile(ttft, 0.5) or 0.0,
+        "lat_p50": latencies.percentile(whole, 0.5) or 0.0,
+        "lat_p99": latencies.percentile(whole, 0.99) or 0.0,
     }
 
 

@@ -36,11 +36,11 @@ def choose(
         rng: breaks ties.
     """
     for tier in class_.reach.order(first, closed=closed):
-        endpoint = picker.pick(filters.eligible(tier.endpoints, now=now, tried=tried), rng)
+        endpoint = picker.pick(tier.endpoints, rng, now=now, tried=tried)
         if endpoint is not None:
             return tier, endpoint
     for tier in class_.reach.own[first]:
-        endpoint = picker.pick(filters.last_resort(tier.endpoints, tried=tried), rng)
+        endpoint = filters.last_resort(tier.endpoints, tried=tried)
         if endpoint is not None:
             return tier, endpoint
     return None

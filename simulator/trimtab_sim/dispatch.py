@@ -11,7 +11,7 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trimtab_core.routing import classes, classifier, features, filters, picker, table, weights
+from trimtab_core.routing import classes, classifier, features, picker, table, weights
 
 from trimtab_sim import prompts
 from trimtab_sim.workload import Request
@@ -62,7 +62,7 @@ class Tier:
     endpoints: list[Endpoint]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """Where a request goes.
 
@@ -83,6 +83,19 @@ class Choice:
     external: bool = False
 
 
+class _Class:
+    """A class of the table in force, and the scores that it has seen under this and earlier ones."""
+
+    __slots__ = ("needs_score", "ranks", "reach", "seen", "spec")
+
+    def __init__(self, spec: table.Class, reach: classes.Reach[Tier], before: _Class | None) -> None:
+        self.spec = spec
+        self.reach = reach
+        self.needs_score = reach.needs_score
+        self.ranks: weights.RankHistogram = weights.RankHistogram() if before is None else before.ranks
+        self.seen: weights.RankHistogram = weights.RankHistogram() if before is None else before.seen
+
+
 class Dispatcher:
     """Routes requests by the table in force.
 
@@ -94,13 +107,11 @@ class Dispatcher:
     def __init__(self, seed: int, source: prompts.Source) -> None:
         self._source = source
         self._rng = random.Random(f"dispatch {seed}")
-        self._found: dict[Hashable, tuple[Judgement, table.Class | None]] = {}
-        self._ranks: dict[str, weights.RankHistogram] = {}
-        self._seen: dict[str, weights.RankHistogram] = {}
+        self._found: dict[Hashable, tuple[Judgement, int | None]] = {}  # the class by its place in the table
+        self._classes: list[_Class] = []
         self._seen_rng = random.Random(f"seen {seed}")
         self._endpoints: dict[str, Endpoint] = {}
-        self._reach: dict[str, classes.Reach[Tier]] = {}
-        self._rules: list[classes.Rule[table.Class]] = []
+        self._rules: list[classes.Rule[int]] = []
         self._asks_for = ""
         self._table: table.RoutingTable | None = None
         self._model = classifier.compile_model(table.Classifier())
@@ -115,15 +126,19 @@ class Dispatcher:
         table.check(new)
         if self._table is None or new.classifier != self._table.classifier:
             self._model = classifier.compile_model(new.classifier)
-        self._ranks = {each.name: self._ranks.get(each.name) or weights.RankHistogram() for each in new.classes}
-        self._seen = {each.name: self._seen.get(each.name) or weights.RankHistogram() for each in new.classes}
-        self._found.clear()
         known, self._endpoints = self._endpoints, {}
         tiers = [Tier(tier, [self._adopt(known, each) for each in tier.endpoints]) for tier in new.tiers]
-        self._reach = {each.name: classes.reach(each, tiers) for each in new.classes}
-        self._rules = [(classes.compile_match(each.match), each) for each in new.classes]
+        before = {each.spec.name: each for each in self._classes}
+        self._classes = [_Class(each, classes.reach(each, tiers), before.get(each.name)) for each in new.classes]
+        if self._table is None or _judges_otherwise(new, self._table):
+            self._found.clear()
+            self._rules = [(classes.compile_match(each.match), at) for at, each in enumerate(new.classes)]
         self._asks_for = next(iter(new.models), "")
         self._table = new
+
+    def reach(self, name: str) -> classes.Reach[Tier]:
+        """The tiers of a class. Raises KeyError for one that is not in the table in force."""
+        return {each.spec.name: each.reach for each in self._classes}[name]
 
     def leave(self, name: str) -> None:
         """An endpoint takes no new requests from now on."""
@@ -143,35 +158,37 @@ class Dispatcher:
         """
         if self._table is None:
             return None
-        judgement, found = self._find_class(request)
-        if found is None:
+        of = self._source.key(request)
+        judgement, place = self._found.get(of) or self._find_class(of, request)
+        if place is None:
             return None
-        rank = self._seen[found.name].rank(judgement.complexity, self._seen_rng)
-        reach = self._reach[found.name]
+        found = self._classes[place]
+        reach, rank = found.reach, found.seen.rank(judgement.complexity, self._seen_rng)
         if reach.intervals is None:
-            return Choice(found, reach, None, None, rank)
+            return Choice(found.spec, reach, None, None, rank)
         first = reach.intervals.tiers[0]
-        if reach.needs_score:
-            first = reach.intervals.owner(self._ranks[found.name].rank(judgement.complexity, self._rng))
+        if found.needs_score:
+            first = reach.intervals.owner(found.ranks.rank(judgement.complexity, self._rng))
         for tier in reach.order(first, closed=judgement.sensitive):
-            endpoint = picker.pick(filters.eligible(tier.endpoints, now=0.0, tried=()), self._rng)
+            endpoint = picker.pick(tier.endpoints, self._rng)
             if endpoint is not None:
-                return Choice(found, reach, tier.spec, endpoint, rank)
+                return Choice(found.spec, reach, tier.spec, endpoint, rank)
             if tier.spec.external is not None:
-                return Choice(found, reach, tier.spec, None, rank, external=True)
-        return Choice(found, reach, None, None, rank)
+                return Choice(found.spec, reach, tier.spec, None, rank, external=True)
+        return Choice(found.spec, reach, None, None, rank)
 
     def classify(self, judgement: Judgement) -> table.Class | None:
         """The first class that matches; None if none does. Trace requests have no headers and no tenants."""
+        place = self._place(judgement)
+        return None if place is None else self._classes[place].spec
+
+    def _place(self, judgement: Judgement) -> int | None:
         return classes.first(self._rules, _Traits(judgement.complexity, judgement.sensitive, self._asks_for))
 
-    def _find_class(self, request: Request) -> tuple[Judgement, table.Class | None]:
+    def _find_class(self, of: Hashable, request: Request) -> tuple[Judgement, int | None]:
         """What the classifier says and the class that takes it, looked up once for requests of one signature."""
-        of = self._source.key(request)
-        found = self._found.get(of)
-        if found is None:
-            judgement = self.judge(request)
-            found = self._found[of] = (judgement, self.classify(judgement))
+        judgement = self.judge(request)
+        found = self._found[of] = (judgement, self._place(judgement))
         return found
 
     def _adopt(self, known: dict[str, Endpoint], listed: table.Endpoint) -> Endpoint:
@@ -179,6 +196,15 @@ class Dispatcher:
         endpoint.capacity, endpoint.ready = max(1.0, listed.capacity), listed.state == "Ready"
         self._endpoints[listed.name] = endpoint
         return endpoint
+
+
+def _judges_otherwise(new: table.RoutingTable, old: table.RoutingTable) -> bool:
+    """Whether a request may find another class than before."""
+    return (
+        new.classifier != old.classifier
+        or new.models != old.models
+        or [each.match for each in new.classes] != [each.match for each in old.classes]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ is as old as the last scrape plus its delay, rates need two samples, and an idle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trimtab_core import answers, observation, series, telemetry
 from trimtab_core.signals import Sample
@@ -32,10 +32,15 @@ class Meters:
         self._families: dict[str, Family] = {}
         self._tables: dict[str, str] = {}
         self._engines: dict[str, observation.EngineReading] = {}
+        self._pours: list[Callable[[], None]] = []
         self.router = ROUTER
         """The router of the moment."""
         self._began: dict[str, dict[tuple[str, ...], float]] = {}
         """What the counters stood at when the present router began: its own begin at zero."""
+
+    def gather(self, pour: Callable[[], None]) -> None:
+        """``pour`` is called before counters are read: who counts often keeps sums of his own until then."""
+        self._pours.append(pour)
 
     def count(self, family: Family, labels: tuple[str, ...], amount: float = 1.0) -> None:
         """Add to a counter; ``labels`` are values in the order of ``family.labels``."""
@@ -51,10 +56,12 @@ class Meters:
 
     def total(self, family: Family) -> Mapping[tuple[str, ...], float]:
         """What has truly been counted of a family, whichever router did, by label values."""
+        self._pour()
         return self._counters.get(family.name, {})
 
     def replace_router(self) -> str:
         """Another router takes over, whose counters begin at zero; the name of the one that is gone."""
+        self._pour()
         gone, number = self.router, int(self.router.rpartition("-")[2])
         self.router = f"router-{number + 1}"
         self._began = {name: dict(group) for name, group in self._counters.items()}
@@ -62,6 +69,7 @@ class Meters:
 
     def sample(self, at: float) -> Page:
         """What a scrape of the router at ``at`` (epoch seconds) finds; ``keep`` makes it visible."""
+        self._pour()
         found: Page = []
         for name, family in self._families.items():
             began = self._began.get(name, {})
@@ -89,6 +97,10 @@ class Meters:
     def keep_engines(self, readings: dict[str, observation.EngineReading]) -> None:
         """Readings of all engines have arrived."""
         self._engines = readings
+
+    def _pour(self) -> None:
+        for pour in self._pours:
+            pour()
 
     @property
     def engines(self) -> dict[str, observation.EngineReading]:

@@ -22,6 +22,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from trimtab_core.snapshot import CapacityProfile, ReplicaPhase
 
@@ -43,17 +44,20 @@ class Job:
     Attributes:
         tokens: that the KV cache must hold in the end.
         cached_tokens: prompt tokens that the prefix cache has saved.
-        done: called once, when the request has ended or the engine has died (``finished_at`` is None then).
+        done: told the job once, when the request has ended or the engine has died (``finished_at`` is None then).
     """
 
-    __slots__ = ("cached_tokens", "done", "finished_at", "first_step", "first_token_at", "request", "tokens")
+    __slots__ = (
+        "cached_tokens", "done", "finished_at", "first_step", "first_token_at", "request", "submitted_at", "tokens",
+    )  # fmt: skip
 
-    def __init__(self, request: Request, done: Callable[[Job], None]) -> None:
+    def __init__(self, request: Request, done: Callable[[Any], None]) -> None:
         self.request = request
         self.done = done
         self.tokens = request.input_tokens + request.output_tokens
         self.cached_tokens = 0
         self.first_step = 0
+        self.submitted_at = 0.0
         self.first_token_at: float | None = None
         self.finished_at: float | None = None
 
@@ -147,6 +151,7 @@ class Processor:
         if job.tokens > self.kv_tokens:
             raise ValueError(f"{job.tokens} tokens don't fit into a KV cache of {self.kv_tokens}")
         waiting, now = self._waiting, self._clock.now
+        job.submitted_at = now
         waiting.append(job)
         if not self.running:
             self._at = now

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trimtab_core.planning.plan import Decision
 from trimtab_core.routing import table as tables
 
+from trimtab_sim import latencies
+
 CACHE = "cache"
 """Stands in ``share_by_tier`` for requests that the cache answered."""
 FAILED = "failed"
 """Stands there for requests that got no answer; they count as misses of the SLO."""
-TAIL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,31 +197,58 @@ class Recorder:
     Args:
         duration_s: length of the run; arrivals outside of 0 to this are not counted.
         points: how many points the course should have.
+
+    Attributes:
+        misses: requests so far that missed the SLO, failed ones included.
     """
 
     def __init__(self, duration_s: float, *, points: int = 120) -> None:
         self._duration_s = duration_s
         self._step_s = max(duration_s / points, 1e-9)
         self._windows = [_Window() for _ in range(points)]
-        self._tiers: Counter[str] = Counter()
+        self._points = points
+        self._tiers: dict[str, int] = {}
+        self.misses = 0
         self._quality = self._best_quality = 0.0
         self._fleet: list[Fleet] = []
         self._decisions: list[Decision] = []
 
     def add(self, outcome: Outcome) -> None:
         """Count one request."""
-        if not 0 <= outcome.arrived_s <= self._duration_s:
-            return
-        at = min(int(outcome.arrived_s / self._step_s), len(self._windows) - 1)
-        self._windows[at].add(outcome)
-        self._tiers[outcome.tier] += 1
-        self._quality += outcome.quality
-        self._best_quality += outcome.best_quality
+        measured = (outcome.ttft_s, outcome.itl_s, outcome.e2e_s)
+        qualities = (outcome.quality, outcome.best_quality)
+        self.count(outcome.arrived_s, outcome.tier, measured, qualities, met=outcome.met)
 
-    @property
-    def misses(self) -> int:
-        """Requests so far that missed the SLO, failed ones included."""
-        return sum(window.requests - window.met for window in self._windows)
+    def count(
+        self,
+        arrived_s: float,
+        tier: str,
+        measured: tuple[float | None, float | None, float | None],
+        qualities: tuple[float, float],
+        *,
+        met: bool,
+    ) -> None:
+        """``add`` without an ``Outcome``: TTFT, ITL and end to end in seconds, own and best quality."""
+        if not 0 <= arrived_s <= self._duration_s:
+            return
+        at = int(arrived_s / self._step_s)
+        window = self._windows[at if at < self._points else -1]
+        window.requests += 1
+        if not met:
+            window.misses += 1
+            self.misses += 1
+        ttft_s, itl_s, e2e_s = measured
+        if ttft_s is not None:
+            window.ttft.fresh.append(ttft_s)
+        if itl_s is not None:
+            window.itl.fresh.append(itl_s)
+        if e2e_s is not None:
+            window.e2e.fresh.append(e2e_s)
+        if window.requests % latencies.EXACT == 0:
+            window.fold()
+        self._tiers[tier] = self._tiers.get(tier, 0) + 1
+        self._quality += qualities[0]
+        self._best_quality += qualities[1]
 
     def observe(self, fleet: Fleet) -> None:
         """Note the fleet; in order of time."""
@@ -235,17 +261,17 @@ class Recorder:
     def run(self, controller: str, bill: Bill, **told: Any) -> Run:  # noqa: ANN401 (fields of Run, passed on)
         """The run. ``told`` are the fields that nobody can measure: ``measured``, ``settings``, ``notes``."""
         requests = sum(self._tiers.values())
-        failed = self._tiers[FAILED]
+        failed = self._tiers.get(FAILED, 0)
         whole = _Window.joined(self._windows)
         return Run(
             controller=controller,
             requests=requests,
             cost_usd=bill.cost_usd,
             usd_per_1k_requests=1000 * bill.cost_usd / requests if requests else 0.0,
-            slo_attainment=whole.met / requests if requests else 1.0,
-            ttft_p95_s=percentile(whole.ttft),
-            itl_p95_s=percentile(whole.itl),
-            e2e_p95_s=percentile(whole.e2e),
+            slo_attainment=(requests - whole.misses) / requests if requests else 1.0,
+            ttft_p95_s=whole.ttft.percentile(),
+            itl_p95_s=whole.itl.percentile(),
+            e2e_p95_s=whole.e2e.percentile(),
             gpu_hours=bill.gpu_hours,
             gpu_utilisation=bill.busy_gpu_hours / bill.gpu_hours if bill.gpu_hours else 0.0,
             replica_changes=bill.replica_changes,
@@ -271,47 +297,37 @@ class Recorder:
                 ready=fleet.ready,
                 pending=fleet.pending,
                 usd_per_hour=fleet.usd_per_hour,
-                ttft_p95_s=percentile(window.ttft),
-                itl_p95_s=percentile(window.itl),
-                e2e_p95_s=percentile(window.e2e),
-                slo_attainment=window.met / window.requests if window.requests else None,
+                ttft_p95_s=window.ttft.percentile(),
+                itl_p95_s=window.itl.percentile(),
+                e2e_p95_s=window.e2e.percentile(),
+                slo_attainment=(window.requests - window.misses) / window.requests if window.requests else None,
             )
 
 
-@dataclass(slots=True)
 class _Window:
-    """Outcomes of a stretch of the run; latencies as 4-byte floats, since weeks hold millions."""
+    """Outcomes of a stretch of the run."""
 
-    requests: int = 0
-    met: int = 0
-    ttft: array[float] = field(default_factory=lambda: array("f"))
-    itl: array[float] = field(default_factory=lambda: array("f"))
-    e2e: array[float] = field(default_factory=lambda: array("f"))
+    __slots__ = ("e2e", "itl", "misses", "requests", "ttft")
 
-    def add(self, outcome: Outcome) -> None:
-        self.requests += 1
-        self.met += outcome.met
-        for values, value in ((self.ttft, outcome.ttft_s), (self.itl, outcome.itl_s), (self.e2e, outcome.e2e_s)):
-            if value is not None:
-                values.append(value)
+    def __init__(self) -> None:
+        self.requests = self.misses = 0
+        self.ttft, self.itl, self.e2e = (latencies.Latencies() for _ in range(3))
+
+    def fold(self) -> None:
+        """Keep only buckets."""
+        for values in (self.ttft, self.itl, self.e2e):
+            values.fold()
 
     @classmethod
     def joined(cls, windows: Iterable[_Window]) -> _Window:
         whole = cls()
         for window in windows:
             whole.requests += window.requests
-            whole.met += window.met
-            whole.ttft.extend(window.ttft)
-            whole.itl.extend(window.itl)
-            whole.e2e.extend(window.e2e)
+            whole.misses += window.misses
+            whole.ttft.join(window.ttft)
+            whole.itl.join(window.itl)
+            whole.e2e.join(window.e2e)
         return whole
-
-
-def percentile(values: Sequence[float], share: float = TAIL) -> float | None:
-    """The smallest value that at least ``share`` of the values don't exceed (nearest rank); None without values."""
-    if not values:
-        return None
-    return sorted(values)[max(0, math.ceil(share * len(values) - 1e-9) - 1)]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 (walks any JSON-like value)

@@ -6,37 +6,38 @@ the same events. Knows nothing of controllers.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from trimtab_core import burstiness, economics, quality, telemetry
+from trimtab_core import economics, telemetry
 from trimtab_core.routing import promises
 from trimtab_core.routing import table as tables
 
-from trimtab_sim import dispatch, engine, meters, prompts, replicas, report
+from trimtab_sim import dispatch, engine, meters, prompts, replicas, report, tallies
 from trimtab_sim.workload import Request
 
 EXTERNAL_TTFT_SECONDS = 0.6
 EXTERNAL_ITL_SECONDS = 0.015
 """How fast an external provider answers, whatever the load: assumed, as nobody publishes it."""
 
-OK, CACHED, FAILED, NO_TIER = "ok", "cached", "failed", "none"
-HIT, MISS, STORE = "hit", "miss", "store"
-
 
 Witness = Callable[[Request, report.Outcome], None]
 """Told of each request and how it ended, those of the prologue included."""
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
+class _Flight(replicas.Job):
     """One request under way."""
 
-    request: Request
-    choice: dispatch.Choice
-    attempts: int = 0
-    deadline: engine.Event | None = None
+    __slots__ = ("attempts", "choice", "deadline", "of")
+
+    def __init__(
+        self, request: Request, done: Callable[[_Flight], None], choice: dispatch.Choice, of: tallies.Class
+    ) -> None:
+        super().__init__(request, done)
+        self.choice = choice
+        self.of = of
+        self.attempts = 0
+        self.deadline: engine.Event | None = None
 
 
 class _ExactCache:
@@ -97,13 +98,14 @@ class Service:
         self._dispatcher = dispatch.Dispatcher(seed, source)
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
-        self._use_cache = True
-        self._promises: dict[tuple[str, str], report.Promise] = {}
-        self._priors: dict[str, tuple[tables.Tier | None, float]] = {}
-        self._windows: dict[str, burstiness.Windows] = defaultdict(burstiness.Windows)
-        self._held: list[_Flight] = []
-        self._flights: dict[_Flight, None] = {}  # in order of arrival
+        self._cache_rules: tables.Cache | None = None
+        self._classes: dict[str, tallies.Class] = {}
+        self._held: dict[_Flight, None] = {}  # in order of arrival, as these
+        self._flights: dict[_Flight, None] = {}
+        # made-up prompts have no known outcomes: nobody needs to ask for each request
+        self._outcome = None if isinstance(source, prompts.Synthetic) else source.outcome
         self.external_usd = 0.0
+        counts.gather(self._pour)
 
     @property
     def unsettled(self) -> int:
@@ -112,14 +114,27 @@ class Service:
 
     def serve_by(self, rules: tables.RoutingTable, *, use_cache: bool) -> None:
         """Serve by a new table from now on; requests that were held for a tier try again."""
+        self._pour()
         self._dispatcher.install(rules)
-        self._rules, self._use_cache = rules, use_cache
-        self._promises.clear()
-        self._priors.clear()
+        self._rules = rules
+        self._cache_rules = rules.cache if use_cache and rules.cache is not None and rules.cache.exact else None
+        for spec in rules.classes:
+            allowed = [tier.spec for tier in self._dispatcher.reach(spec.name).allowed]
+            self._classes.setdefault(spec.name, tallies.Class()).rule(spec, rules, allowed)
         self._meters.serve_by(self._policy, rules.version)
-        held, self._held = self._held, []
+        held, self._held = self._held, {}
         for flight in held:
             self._route(flight)
+
+    def overdue(self) -> int:
+        """Requests under way (those of the prologue not counted) that will miss the SLO whatever happens to them."""
+        now, count = self._clock.now, 0
+        for flight in self._flights:
+            arrived, of = flight.request.arrival_s, flight.of
+            if arrived >= 0:
+                first = now if flight.first_token_at is None else flight.first_token_at
+                count += first - arrived > of.loosest_ttft_s or now - arrived > of.loosest_e2e_s
+        return count
 
     def leave(self, endpoint: str) -> None:
         """The endpoint takes no new requests."""
@@ -131,17 +146,18 @@ class Service:
         if choice is None:
             self._record(request, report.Outcome(request.arrival_s, report.FAILED, met=False))
             return
-        labels = (self._policy, choice.request_class.name)
-        self._meters.count(telemetry.ARRIVALS, labels)
-        self._meters.count(telemetry.ARRIVAL_SQUARES, labels, self._windows[labels[1]].arrive(self._clock.now))
-        flight = _Flight(request, choice)
+        of, now = self._classes[choice.request_class.name], self._clock.now
+        of.arrivals += 1
+        of.squares += of.windows.arrive(now)
+        flight = _Flight(request, self._done, choice, of)
         self._flights[flight] = None
         if self._cache_rules is not None:
-            found = self._cache.get(request.prompt, self._clock.now)
-            self._meters.count(telemetry.CACHE_RESULTS, (*labels, MISS if found is None else HIT))
+            found = self._cache.get(request.prompt, now)
             if found is not None:
-                self._settle(flight, report.CACHE, (0.0, None, 0.0), found)
+                of.hits += 1
+                self._settle(flight, (0.0, None, 0.0), found)
                 return
+            of.misses += 1
         self._send(flight)
 
     def empty_cache(self) -> None:
@@ -153,10 +169,11 @@ class Service:
         for flight in list(self._flights):
             self._fail(flight)
 
-    @property
-    def _cache_rules(self) -> tables.Cache | None:
-        rules = self._rules.cache if self._rules is not None and self._use_cache else None
-        return rules if rules is not None and rules.exact else None
+    def _pour(self) -> None:
+        """The counters are about to be read, or the rules of counting change."""
+        if self._rules is not None:
+            for name, of in self._classes.items():
+                of.pour(self._policy, name, self._meters, self._rules.baseline)
 
     def _route(self, flight: _Flight) -> None:
         """Choose again: the table has changed, or an engine has died."""
@@ -170,18 +187,18 @@ class Service:
     def _send(self, flight: _Flight) -> None:
         choice = flight.choice
         flight.attempts += 1
-        if choice.external and choice.tier is not None:
-            self._send_out(flight, choice.tier)
-            return
-        replica = self._find(choice.endpoint.name) if choice.endpoint is not None else None
-        if choice.endpoint is None or replica is None:
-            self._hold(flight)
-            return
-        if not replica.processor.fits(flight.request):
+        endpoint = choice.endpoint
+        replica = self._find(endpoint.name) if endpoint is not None else None
+        if endpoint is None or replica is None:
+            if choice.external and choice.tier is not None:
+                self._send_out(flight, choice.tier)
+            else:
+                self._hold(flight)
+        elif flight.tokens > replica.processor.kv_tokens:
             self._fail(flight)
-            return
-        choice.endpoint.in_flight += 1
-        replica.submit(replicas.Job(flight.request, lambda job: self._done(flight, job)))
+        else:
+            endpoint.in_flight += 1
+            replica.submit(flight)
 
     def _send_out(self, flight: _Flight, tier: tables.Tier) -> None:
         """To a provider: a fixed speed, and a price for each token."""
@@ -194,7 +211,7 @@ class Service:
         def finish() -> None:
             waited = self._clock.now - duration - arrived
             itl = EXTERNAL_ITL_SECONDS if request.output_tokens > 1 else None
-            self._settle(flight, tier.name, (waited + EXTERNAL_TTFT_SECONDS, itl, waited + duration), None)
+            self._settle(flight, (waited + EXTERNAL_TTFT_SECONDS, itl, waited + duration))
 
         self._clock.after(duration, finish, engine.Order.FINISH)
 
@@ -206,132 +223,80 @@ class Service:
                 self._fail(flight)
                 return
             flight.deadline = self._clock.after(limit, lambda: self._fail(flight))
-        self._held.append(flight)
+        self._held[flight] = None
 
-    def _done(self, flight: _Flight, job: replicas.Job) -> None:
+    def _done(self, flight: _Flight) -> None:
         """An engine has ended a request, or has died under it."""
-        choice = flight.choice
-        assert choice.tier is not None
-        assert choice.endpoint is not None
-        choice.endpoint.in_flight -= 1
-        if job.finished_at is None or job.first_token_at is None:
+        endpoint = flight.choice.endpoint
+        assert endpoint is not None
+        endpoint.in_flight -= 1
+        first, finished, request = flight.first_token_at, flight.finished_at, flight.request
+        if finished is None or first is None:
             allowed = 1 + (self._rules.resilience.max_fallbacks if self._rules else 0)
-            if job.first_token_at is None and flight.attempts < allowed:
+            if first is None and flight.attempts < allowed:
                 self._route(flight)
             else:
                 self._fail(flight)
             return
-        arrived = flight.request.arrival_s
-        latencies = (job.first_token_at - arrived, job.itl_seconds, job.finished_at - arrived)
-        self._settle(flight, choice.tier.name, latencies, None)
+        arrived, gaps = request.arrival_s, request.output_tokens - 1
+        self._settle(flight, (first - arrived, (finished - first) / gaps if gaps else None, finished - arrived))
 
-    def _settle(
-        self,
-        flight: _Flight,
-        tier: str,
-        latencies: tuple[float, float | None, float],
-        stored_quality: float | None,
-    ) -> None:
-        """A complete answer: count it, record it, maybe store it."""
-        if not self._end(flight):
+    def _settle(self, flight: _Flight, latencies: tallies.Latencies, stored_quality: float | None = None) -> None:
+        """A complete answer: count it, record it, maybe store it. One from the cache has the quality of what it was."""
+        if flight not in self._flights:
             return
+        del self._flights[flight]
         if flight.deadline is not None:
             flight.deadline.cancel()
-        request, choice = flight.request, flight.choice
-        earned, best = self._quality(request, choice)
-        served = choice.tier
-        if stored_quality is None:
-            self._account(flight, latencies)
-            self._store(request, choice, earned)
+        request, choice, of = flight.request, flight.choice, flight.of
+        tally = of.tier(choice.tier if stored_quality is None else None)
+        met = tally.add(request, flight.cached_tokens, latencies)
+        earned, best = self._quality(flight)
+        if stored_quality is not None:
+            earned = stored_quality
+        elif self._cache_rules is not None and not request.sensitive:
+            of.stores += 1
+            expires = self._clock.now + self._cache_rules.ttl_seconds
+            self._cache.put(request.prompt, expires=expires, quality_=earned, limit=self._cache_rules.max_entries)
+        if self._witness is None:
+            self._recorder.count(request.arrival_s, tally.name, latencies, (earned, best), met=met)
         else:
-            served, earned = None, stored_quality
-            self._meters.count(telemetry.REQUESTS, (self._policy, choice.request_class.name, report.CACHE, CACHED))
-        met = self._promised(choice.request_class, served).met(*latencies)
-        outcome = report.Outcome(request.arrival_s, tier, met, *latencies, quality=earned, best_quality=best)
-        self._record(request, outcome)
+            qualities = {"quality": earned, "best_quality": best}
+            self._record(request, report.Outcome(request.arrival_s, tally.name, met, *latencies, **qualities))
 
     def _fail(self, flight: _Flight) -> None:
-        if not self._end(flight):
+        if flight not in self._flights:
             return
-        if flight in self._held:
-            self._held.remove(flight)
+        del self._flights[flight]
+        self._held.pop(flight, None)
         choice = flight.choice
-        labels = (self._policy, choice.request_class.name, choice.tier.name if choice.tier is not None else NO_TIER)
-        self._meters.count(telemetry.REQUESTS, (*labels, FAILED))
-        counted = self._promised(choice.request_class, choice.tier)
-        for name, limit in (("ttft", counted.ttft_s), ("e2e", counted.e2e_s)):
+        tier = choice.tier.name if choice.tier is not None else tallies.NO_TIER
+        labels = (self._policy, choice.request_class.name, tier)
+        self._meters.count(telemetry.REQUESTS, (*labels, tallies.FAILED))
+        promise = promises.promised(choice.request_class, choice.tier)
+        for name, limit in (("ttft", promise.ttft_seconds), ("e2e", promise.e2e_seconds)):
             if limit is not None:
                 self._meters.count(telemetry.SLO_MEASURED, (*labels, name))
-        _, best = self._quality(flight.request, choice)
-        outcome = report.Outcome(flight.request.arrival_s, report.FAILED, met=False, best_quality=best)
-        self._record(flight.request, outcome)
+        _, best = self._quality(flight)
+        arrived = flight.request.arrival_s
+        self._record(flight.request, report.Outcome(arrived, report.FAILED, met=False, best_quality=best))
 
     def _record(self, request: Request, outcome: report.Outcome) -> None:
         self._recorder.add(outcome)
         if self._witness is not None:
             self._witness(request, outcome)
 
-    def _end(self, flight: _Flight) -> bool:
-        """Whether it was under way until now: every request ends once."""
-        if flight not in self._flights:
-            return False
-        del self._flights[flight]
-        return True
-
-    def _account(self, flight: _Flight, latencies: tuple[float, float | None, float]) -> None:
-        """What the router counts when a request ends."""
-        request, choice, count = flight.request, flight.choice, self._meters.count
-        assert choice.tier is not None
-        assert self._rules is not None
-        labels = (self._policy, choice.request_class.name, choice.tier.name)
-        count(telemetry.REQUESTS, (*labels, OK))
-        count(telemetry.INPUT_TOKENS, labels, request.input_tokens)
-        count(telemetry.OUTPUT_TOKENS, labels, request.output_tokens)
-        count(telemetry.COST_USD, (*labels, ""), _usd(choice.tier.rates, request))
-        count(telemetry.BASELINE_USD, labels[:2], _usd(self._rules.baseline, request))
-        counted = self._promised(choice.request_class, choice.tier)
-        limits = (("ttft", counted.ttft_s), ("itl", counted.itl_s), ("e2e", counted.e2e_s))
-        for (name, limit), value in zip(limits, latencies, strict=True):
-            if limit is not None and value is not None:
-                count(telemetry.SLO_MEASURED, (*labels, name))
-                count(telemetry.SLO_MET, (*labels, name), float(value <= limit))
-
-    def _store(self, request: Request, choice: dispatch.Choice, earned: float) -> None:
-        rules = self._cache_rules
-        if rules is None or request.sensitive:
-            return
-        self._cache.put(
-            request.prompt, expires=self._clock.now + rules.ttl_seconds, quality_=earned, limit=rules.max_entries
-        )
-        self._meters.count(telemetry.CACHE_RESULTS, (self._policy, choice.request_class.name, STORE))
-
-    def _quality(self, request: Request, choice: dispatch.Choice) -> tuple[float, float]:
+    def _quality(self, flight: _Flight) -> tuple[float, float]:
         """How good the tier's answer is, and that of the best allowed tier: known outcomes, else estimates by rank."""
-        name = choice.request_class.name
-        if name not in self._priors:
-            allowed = [tier.spec for tier in choice.reach.allowed]
-            self._priors[name] = (
-                max(allowed, key=lambda tier: tier.quality, default=None),
-                quality.discrimination([tier.quality for tier in allowed]),
-            )
-        best, m = self._priors[name]
-        match = choice.request_class.match
-        at = match.complexity_min + (match.complexity_max - match.complexity_min) * choice.rank
+        choice, of = flight.choice, flight.of
+        return (
+            0.0 if choice.tier is None else self._quality_of(choice.tier, flight),
+            1.0 if of.best is None else self._quality_of(of.best, flight),
+        )
 
-        def of(tier: tables.Tier | None, otherwise: float) -> float:
-            if tier is None:
-                return otherwise
-            known = self._source.outcome(request, tier.model)
-            return quality.expected(tier.quality, at, at, m) if known is None else known
-
-        return of(choice.tier, 0.0), of(best, 1.0)
-
-    def _promised(self, request_class: tables.Class, tier: tables.Tier | None) -> report.Promise:
-        """What must hold; a cached answer has no tier."""
-        key = (request_class.name, tier.name if tier is not None else "")
-        if key not in self._promises:
-            self._promises[key] = report.Promise.of(promises.promised(request_class, tier))
-        return self._promises[key]
+    def _quality_of(self, tier: tables.Tier, flight: _Flight) -> float:
+        known = None if self._outcome is None else self._outcome(flight.request, tier.model)
+        return flight.of.quality(tier.quality, flight.choice.rank) if known is None else known
 
 
 def _usd(rates: tables.Rates, request: Request) -> float:

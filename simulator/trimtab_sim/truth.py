@@ -10,7 +10,7 @@ from trimtab_core import capacity, telemetry
 from trimtab_core.planning.plan import VariantKey
 from trimtab_core.snapshot import ReplicaPhase
 
-from trimtab_sim import fleet, meters, scrapes, service
+from trimtab_sim import fleet, meters, scrapes, tallies
 
 _MIX_WINDOWS = 5
 """The mix of a tier's requests is taken over so many windows: lengths need more requests than rates do."""
@@ -110,10 +110,10 @@ class Witness:
             if labels[0] == self._policy:
                 offered[labels[1]] += value
         for labels, value in self._meters.total(telemetry.CACHE_RESULTS).items():
-            if labels[0] == self._policy and labels[2] == service.HIT:
+            if labels[0] == self._policy and labels[2] == tallies.HIT:
                 offered[labels[1]] -= value
         for labels, value in self._meters.total(telemetry.REQUESTS).items():
-            ended[labels[2]] += value if labels[3] == service.OK else 0.0
+            ended[labels[2]] += value if labels[3] == tallies.OK else 0.0
         for labels, value in self._meters.total(telemetry.INPUT_TOKENS).items():
             inputs[labels[2]] += value
         for labels, value in self._meters.total(telemetry.OUTPUT_TOKENS).items():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import Decision
 from trimtab_core.routing import table
-from trimtab_sim import report
+from trimtab_sim import latencies, report
 from trimtab_sim.report import Bill, Fleet, Outcome, Promise
 
 BILL = Bill(cost_usd=5.0, gpu_hours=2.0, busy_gpu_hours=0.5, replica_changes=3)
@@ -135,12 +135,12 @@ def test_a_promise_is_that_of_the_slo() -> None:
     ],
 )
 def test_percentiles_are_nearest_rank(values: list[float], share: float, expected: float | None) -> None:
-    assert report.percentile(values, share) == expected
+    assert latencies.percentile(values, share) == expected
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))
 def test_a_percentile_is_one_of_the_values_and_enough_are_below(values: list[float], share: float) -> None:
-    found = report.percentile(values, share)
+    found = latencies.percentile(values, share)
 
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values) - 1e-6

@@ -13,15 +13,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 BINS = 128
+_BLOCK = 16
 MEMORY = 4096
 """Once this many scores are counted all counts are halved: the histogram follows traffic that changes."""
 
 
 @dataclass(slots=True)
 class RankHistogram:
-    """Scores of one class as they came."""
+    """Scores of one class as they came.
+
+    Attributes:
+        counts: by bin.
+        blocks: sums of ``_BLOCK`` bins each, so that a rank adds up few numbers.
+        total: of all counts.
+    """
 
     counts: list[float] = field(default_factory=lambda: [0.0] * BINS)
+    blocks: list[float] = field(default_factory=lambda: [0.0] * (BINS // _BLOCK))
     total: float = 0.0
 
     def rank(self, score: float, rng: random.Random) -> float:
@@ -31,14 +39,17 @@ class RankHistogram:
         request's rank is a plain random number.
         """
         bin_ = min(int(score * BINS), BINS - 1)
+        block = bin_ // _BLOCK
         here = self.counts[bin_]
-        below = sum(self.counts[:bin_])
+        below = sum(self.blocks[:block]) + sum(self.counts[block * _BLOCK : bin_])
         rank = (below + rng.random() * (here + 1)) / (self.total + 1)
         self.counts[bin_] = here + 1
+        self.blocks[block] += 1
         self.total += 1
         if self.total >= MEMORY:
             self.counts = [count / 2 for count in self.counts]
-            self.total = sum(self.counts)
+            self.blocks = [sum(self.counts[at : at + _BLOCK]) for at in range(0, BINS, _BLOCK)]
+            self.total = sum(self.blocks)
         return rank
 
 
