@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core import capacity, observation
-from trimtab_core.api import v1alpha1
 from trimtab_core.planning.plan import Plan, Prediction, Source, VariantKey
 from trimtab_core.snapshot import CapacityProfile, Snapshot, VariantMemory
 from trimtab_sim import conduct, objects
@@ -20,7 +20,7 @@ SMALL, LARGE = VariantKey("default/small", "l4"), VariantKey("default/large", "h
 PROFILE = CapacityProfile(0.020, 0.001, 10_000, 200_000, 128, 20.0)
 PROFILES = {SMALL: PROFILE, LARGE: PROFILE}
 MIX = capacity.Mix(1000.0, 200.0)
-"""Of this, a replica serves 128 / (200 · 0.148 + 128 · 0.1) = 3.02 req/s with all its 128 slots in use."""
+"""Of this, a replica serves 128 / (200 · 0.148 + 128 · 0.1) = 3.0 req/s with all its 128 slots in use."""
 SHARES = {"small": 0.75, "large": 0.25}
 
 
@@ -76,10 +76,10 @@ def test_more_replicas_need_no_fresh_numbers() -> None:
 
 
 def test_fewer_replicas_than_can_serve_what_arrives_are_wrong_however_fresh_the_numbers() -> None:
-    # three quarters of 10 req/s come to the small tier, two replicas serve 6.04 at most
+    # three quarters of 10 req/s come to the small tier, two replicas serve 6.0 at most
     (move,) = wrong(ordered({SMALL: 2}), so(demand={"default": 10.0}))
 
-    assert move == "small/l4 4 → 2 at 100 s: 7.5 req/s arrive, what stays can serve 6.04"
+    assert move == "small/l4 4 → 2 at 100 s: 7.5 req/s arrive, what stays can serve 6.01"
 
 
 def test_what_starts_or_makes_no_progress_can_not_serve() -> None:
@@ -141,7 +141,7 @@ def watch(truths: list[Truth]) -> conduct.Watch:
 def followed(counts: list[int], *, every: float = 60.0, begin: float = 0.0, **truth: Any) -> conduct.Watch:
     """The small tier is ordered to these counts, one after the other."""
     watching = watch([so(demand={}, **truth)] * len(counts))
-    for number, (before, after) in enumerate(zip(counts, counts[1:], strict=False)):
+    for number, (before, after) in enumerate(itertools.pairwise(counts)):
         watching.cycle(begin + every * number, seen(small=before), ordered({SMALL: after}))
     return watching
 
@@ -196,7 +196,7 @@ def test_no_window_holds_more_reversals_than_there_are(orders: list[tuple[float,
         directions.order(at, "small", change)
 
     changes = [change > 0 for _, change in sorted(orders) if change]
-    turns = sum(before != after for before, after in zip(changes, changes[1:], strict=False))
+    turns = sum(before != after for before, after in itertools.pairwise(changes))
     assert directions.most() == turns
     assert directions.most_within(3601.0) == turns
     assert directions.most_within(600.0) <= turns
