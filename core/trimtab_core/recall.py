@@ -47,6 +47,7 @@ def memory(tier: v1alpha1.InferenceTier, variant: str) -> VariantMemory:
                 last_scaled_at=epoch_seconds(status.last_scaled),
                 blocked_until=epoch_seconds(status.blocked_until),
                 override_until=epoch_seconds(status.override_until),
+                lost_at=epoch_seconds(status.lost_at),
                 losses_per_hour=None if status.losses_per_hour is None else float(status.losses_per_hour),
             )
     return VariantMemory()
@@ -120,6 +121,7 @@ def memory_fields(remembered: VariantMemory) -> dict[str, str]:
         "lastScaled": remembered.last_scaled_at,
         "blockedUntil": remembered.blocked_until,
         "overrideUntil": remembered.override_until,
+        "lostAt": remembered.lost_at,
     }
     fields = {name: rfc3339(moment) for name, moment in moments.items() if moment is not None}
     if remembered.losses_per_hour is not None:

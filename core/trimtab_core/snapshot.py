@@ -101,6 +101,7 @@ class VariantMemory:
     blocked_until: float | None = None
     override_until: float | None = None
     losses_per_hour: float | None = None
+    lost_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from trimtab_core import capacity, signals, units
+from trimtab_core import capacity, losses, signals, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning import cost
 from trimtab_core.planning.plan import Code
@@ -22,6 +22,8 @@ DEADLINE_STARTUPS = 2.0
 """A pending replica counts as supply for this many start-up times."""
 UNKNOWN_STARTUP_SECONDS = 300.0
 """Assumed where no profile says: an image pull and loading of a mid-sized model."""
+MOST_COVERED = 100
+"""Losses at once beyond this are no longer counted."""
 BLOCK_SECONDS = 600.0
 """How long a variant whose replicas didn't come up is not tried again."""
 
@@ -115,6 +117,39 @@ def blocked(variant: VariantState, now: float) -> bool:
     """Whether no capacity could be found for it lately, so that other variants must be tried."""
     until = variant.memory.blocked_until
     return (until is not None and until > now) or failed(variant, now) > 0
+
+
+def doubtful(variant: VariantState, now: float) -> int:
+    """Pending replicas of a spot variant that has just lost some: where one was taken, the next may not be had.
+
+    They stay ordered, but nothing is planned with them until they serve; after their deadline they have failed.
+    """
+    lost_at = now if variant.lost else variant.memory.lost_at
+    if lost_at is None or not spot(variant) or not math.isfinite(lost_at):
+        return 0
+    if now - lost_at > DEADLINE_STARTUPS * startup_seconds(variant):
+        return 0
+    return max(0, live(variant, now) - variant.count(READY))
+
+
+def cover(tier: TierState) -> int:
+    """Spot replicas that may be lost at once: more than so many within one start-up are rarer than misses may be.
+
+    Losses are counted as independent at the measured rate, so that a wave shows as a higher rate.
+    """
+    expected = sum(
+        max(0, variant.desired) * losses.rate_per_hour(variant) * startup_seconds(variant) / units.SECONDS_PER_HOUR
+        for variant in tier.variants
+        if spot(variant)
+    )
+    allowed = 1.0 - min(0.9999, units.ratio(tier.spec.slo.attainment))
+    count, term = 0, math.exp(-expected)
+    tail = 1.0 - term
+    while tail > allowed and count < MOST_COVERED:
+        count += 1
+        term *= expected / count
+        tail -= term
+    return count
 
 
 def frozen(tier: TierState, variant: VariantState, now: float) -> Hold | None:

@@ -127,6 +127,7 @@ def _variant_state(tier: TierState, variant: VariantState, now: float) -> tuple[
         limits.live(variant, now),
         limits.failed(variant, now),
         limits.blocked(variant, now),
+        limits.doubtful(variant, now),
         *(limits.wait_seconds(tier, variant, now, to_zero=to_zero) > 0 for to_zero in (False, True)),
         hold.code if hold is not None else "",
         variant.price is None,
@@ -315,7 +316,8 @@ def _memory(
             since = variant.memory.fewer_since
             since = (snapshot.now if since is None else min(since, snapshot.now)) if fewer else None
             seen = losses.rate_per_hour(variant) if variant.watched_hours else variant.memory.losses_per_hour
-            memory[key] = dataclasses.replace(variant.memory, fewer_since=since, losses_per_hour=seen)
+            lost_at = snapshot.now if variant.lost else variant.memory.lost_at
+            memory[key] = dataclasses.replace(variant.memory, fewer_since=since, losses_per_hour=seen, lost_at=lost_at)
     return memory
 
 

@@ -70,6 +70,7 @@ class VariantChoice:
         switch_usd_per_hour: of adding one replica, spread over the amortisation time.
         availability: share of the time that a replica asked for serves, as replicas get lost and must start again.
         spot: it may be taken away at any time.
+        doubtful: of the current ones, those that may never serve: nothing is planned with them.
     """
 
     key: VariantKey
@@ -83,6 +84,7 @@ class VariantChoice:
     hold: limits.Hold | None = None
     availability: float = 1.0
     spot: bool = False
+    doubtful: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class TierChoice:
         ready_utilisation: share up to which ready replicas may be loaded while more are starting.
         on_demand_share: least share of the planned work that replicas which aren't spot must carry alone.
         warm: replicas kept beyond what the work takes, counted in the slowest variant that is of use.
+        cover: spot replicas without which the rest must still get by.
     """
 
     key: TierKey
@@ -110,6 +113,7 @@ class TierChoice:
     ready_utilisation: float = 0.95
     on_demand_share: float = 0.0
     warm: int = 0
+    cover: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +419,7 @@ class _Builder:
             ready_utilisation=limits.ready_utilisation(tier),
             on_demand_share=units.ratio(tier.spec.scaling.on_demand_share),
             warm=tier.spec.scaling.warm,
+            cover=limits.cover(tier),
         )
 
     def variant(self, tier: TierState, variant: VariantState, speed: float, *, used: bool) -> VariantChoice:
@@ -427,6 +432,9 @@ class _Builder:
             high = min(high, max(current, low))
         if limits.blocked(variant, now):
             high = min(high, max(serving, low))
+        doubtful = limits.doubtful(variant, now)
+        if doubtful:
+            low = high = min(max(current, low), high)
         if self.view.evidence.get(tier.key, (limits.Evidence.FRESH,))[0] is not limits.Evidence.FRESH:
             low = min(max(low, serving), high)
         if not used:
@@ -438,7 +446,7 @@ class _Builder:
         key, ready = VariantKey(tier.key, variant.name), variant.count(ReplicaPhase.READY)
         up = losses.availability(variant, limits.startup_seconds(variant))
         spot = variant.spec.capacity_type is CapacityType.SPOT
-        return VariantChoice(key, current, ready, low, high, speed, usd, switch, hold, up, spot)
+        return VariantChoice(key, current, ready, low, high, speed, usd, switch, hold, up, spot, doubtful)
 
     def request_class(
         self, policy: PolicyState, request_class: v1alpha1.RequestClass, usable: Mapping[TierKey, TierChoice]

@@ -4,9 +4,10 @@ Columns: replicas N (integer) with additions and removals; shares X of each clas
 shares; and one slack for each promise that may have to be broken. Rows:
 
 - every segment is served:             Σ_t X[c,s,t] = 1
-- work fits:                           Σ λ_c/S · work · X <= use · (Σ_v up_v · speed_v · N_v - warm_t) + overload_t
-                                         + stretch_t,    stretch_t <= 5 % of use · Σ_v speed_v · N_v
+- work fits:                           Σ λ_c/S · work · X <= use · (Σ_v up_v · speed_v · N_v - warm_t - doubtful_t)
+                                         + stretch_t + overload_t,    stretch_t <= 5 % of use · Σ_v speed_v · N_v
 - part of it without spot:             share_t · Σ λ_c/S · work · X <= use · Σ_{v not spot} speed_v · N_v + lacking_t
+- the rest, when spot is lost:         Σ λ_c/S · work · X <= crisis · (Σ_v speed_v · N_v - cover_t) + overload_t
 - an external API's rate limit:        Σ λ_c/S · X <= limit_t + overload_t
 - a tier that must not sleep:          Σ_v N_v >= 1
 - quality by policy:                   Σ λ_c/S · q · X + Σλ · quality_p >= retention · Σ λ_c · best_c
@@ -42,6 +43,8 @@ STRETCH = 0.05
 """Replicas may be planned to take this much more than their share, as forecasts are no more exact than that ..."""
 STRETCH_COST = 2.0
 """... at this multiple of what the work costs on the cheapest variant."""
+CRISIS = 1.1
+"""Share of the admissible load that replicas bear for one start-up time while lost ones are replaced."""
 BROKEN = 1e-4
 """A slack above this is a broken promise; below, rounding noise of the solver."""
 
@@ -254,7 +257,9 @@ class _Program:
         terms += [(self.replicas[v.key], -ratio * v.speed * up[v.key]) for v in usable]
         spare = tier.warm * min((v.speed for v in usable if v.high), default=0.0) if carrying is None else 0.0
         if carrying is None:
+            spare += sum(v.doubtful * v.speed for v in usable)
             terms.append((self.write_stretch(tier, usable), -1.0))
+            self.write_cover(tier, usable, [*work, (overload, -1.0)])
         self.model.rows.add([*terms, (overload, -1.0)], -math.inf, -ratio * spare)
         if carrying is None and tier.on_demand_share and any(v.spot for v in usable):
             self.write_on_demand(tier, work)
@@ -263,12 +268,24 @@ class _Program:
             self.model.rows.add([(overload, 1.0 / supply), (self.worst_overload(), -1.0)], -math.inf, 0.0)
 
     def write_stretch(self, tier: problem.TierChoice, usable: Sequence[problem.VariantChoice]) -> int:
-        """A little more work than is planned with, at a price: what is left over is rarely worth a replica of its own."""
+        """A little more work than is planned with, at a price: a small rest is rarely worth a replica of its own."""
         cost = STRETCH_COST * self.work_usd[tier.key]
         stretch = self.model.columns.add(cost, 0.0, math.inf)
         room = [(self.replicas[v.key], -STRETCH * tier.utilisation * v.speed) for v in usable]
         self.model.rows.add([(stretch, 1.0), *room], -math.inf, 0.0)
         return stretch
+
+    def write_cover(
+        self, tier: problem.TierChoice, usable: Sequence[problem.VariantChoice], work: Sequence[tuple[int, float]]
+    ) -> None:
+        """When as many spot replicas are lost as may be, the rest gets by with its queues as full as can be borne."""
+        fastest = max((v.speed for v in usable if v.spot), default=0.0)
+        if not tier.cover or not fastest:
+            return
+        ratio = max(CRISIS, tier.ready_utilisation)
+        terms = [(self.replicas[v.key], -ratio * v.speed) for v in usable]
+        doubtful = sum(v.doubtful * v.speed for v in usable)
+        self.model.rows.add([*work, *terms], -math.inf, -ratio * (tier.cover * fastest + doubtful))
 
     def write_on_demand(self, tier: problem.TierChoice, work: Sequence[tuple[int, float]]) -> None:
         """What isn't spot carries its share of the work alone."""
