@@ -20,7 +20,7 @@ _LAP_PROMPTS = 6 * 10**9
 _CROWD_PROMPTS = 6 * 10**15
 """Far beyond what traces number, and multiples of all that prompts are told apart by: the same kind, another text."""
 _JITTER_SECONDS = 1.0
-"""Copies made by a flash crowld lie at most this far behind the request that they are copies of."""
+"""Copies made by a flash crowd lie at most this far behind the request that they are copies of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class _Troubled:
             yield heapq.heappop(later)[2]
 
     def _copies(self, request: Request, rng: random.Random) -> int:
-        """How many more of its kind arrive; below a factor of 1 the request itself has been let through."""
+        """How many more of its kind arrive."""
         factor = math.prod(crowd.factor for crowd in self.crowds if crowd.holds(request.arrival_s))
-        more = max(0.0, factor - 1)
+        more = factor - 1
         return math.floor(more) + (rng.random() < more - math.floor(more))
 
 
