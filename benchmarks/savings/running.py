@@ -1,0 +1,97 @@
+"""Runs a scenario: Trimtab on its manifests, on others beside, and the baselines in their best settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab_cli import manifests
+from trimtab_sim import control, faults, search, world
+from trimtab_sim.report import Run
+from trimtab_sim.workload import Trace
+
+from savings import schema, sources
+
+TRIMTAB = control.Trimtab.name
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A scenario that was run.
+
+    Attributes:
+        scenario: as it was run.
+        trace, requests, duration_s: what was replayed.
+        wanted: share of the requests that had to meet the SLO.
+        runs: by name: Trimtab's first, then Trimtab on other manifests, then baselines.
+    """
+
+    scenario: schema.Scenario
+    trace: str
+    requests: int
+    duration_s: float
+    wanted: float
+    runs: dict[str, Run]
+
+    @property
+    def ours(self) -> Run:
+        """Trimtab's run on the scenario's own manifests."""
+        return self.runs[TRIMTAB]
+
+
+def baselines_of(scenario: schema.Scenario) -> tuple[str, ...]:
+    """The baselines that a scenario names.
+
+    Raises:
+        ScenarioFileError: for a name that is none.
+    """
+    if scenario.baselines == "all":
+        return tuple(search.NAMES)
+    unknown = [name for name in scenario.baselines if name not in search.NAMES]
+    if unknown:
+        known = ", ".join(search.NAMES)
+        raise schema.ScenarioFileError(f"{scenario.name}: baselines: {unknown[0]!r} is none of {known}, or all")
+    return tuple(scenario.baselines)
+
+
+def run(scenario: schema.Scenario, folder: pathlib.Path, data: pathlib.Path) -> Outcome:
+    """Run everything that the scenario asks for.
+
+    Args:
+        scenario: what to run.
+        folder: of the scenario's file; manifests are found from there.
+        data: where traces are.
+
+    Raises:
+        ScenarioFileError, ManifestError, FaultError, TraceError, ScenarioError: saying what can't be used.
+    """
+    trace = sources.load(scenario, data)
+    names = baselines_of(scenario)
+    simulated = _world(scenario, paths(scenario.manifests, folder), trace)
+    runs = {TRIMTAB: world.simulate(simulated, control.Trimtab())}
+    for name, other in scenario.beside.items():
+        found = world.simulate(_world(scenario, paths(other, folder), trace), control.Trimtab())
+        runs[name] = dataclasses.replace(found, controller=name)
+    for found in search.run_baselines(simulated, names):
+        runs[found.controller] = found
+    wanted = search.wanted_attainment(simulated)
+    return Outcome(scenario, trace.source, len(trace), trace.duration_s, wanted, runs)
+
+
+def paths(given: schema.Manifests, folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files and folders that a scenario in that folder names."""
+    return [(folder / one).resolve() for one in ([given] if isinstance(given, str) else given)]
+
+
+def _world(scenario: schema.Scenario, objects: Sequence[pathlib.Path], trace: Trace) -> world.Scenario:
+    """The simulator's scenario: these manifests on the trace."""
+    bundle = manifests.load(objects)
+    if bundle.findings:
+        raise manifests.ManifestError(bundle.findings[0].text())
+    settings = world.Settings(seed=scenario.seed, points=scenario.points)
+    if scenario.prologue_minutes is not None:
+        settings = dataclasses.replace(settings, prologue=scenario.prologue_minutes * 60)
+    wrong = faults.of(scenario.faults, f"{scenario.name}: faults") if scenario.faults else faults.NONE
+    return world.Scenario(bundle.tiers, bundle.policies, bundle.caches, trace, settings, scenario.policy, faults=wrong)
