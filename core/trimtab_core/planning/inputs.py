@@ -32,6 +32,8 @@ STARTUP = "start-up"
 ARRIVALS, PLANNED = "arrivals", "planned for"
 """Names of a class's measured and of its planned demand."""
 _RATE = "req/s"
+SHARE = "of arrivals"
+"""Unit of a share from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def _of_class(name: str, traffic: ClassTraffic | None, load: Load) -> Iterator[I
         yield of_signal(name, "tokens in", traffic.input_tokens, "per request")
         yield of_signal(name, "tokens out", traffic.output_tokens, "per request")
         if not isinstance(traffic.cache_hit_ratio, signals.Missing):
-            yield of_signal(name, "cache hits", traffic.cache_hit_ratio, "of arrivals")
+            yield of_signal(name, "cache hits", traffic.cache_hit_ratio, SHARE)
     yield Input(name, "expected", load.forecast.mean, _RATE, FORECAST, note=load.forecast.method)
     yield Input(name, PLANNED, load.planned, _RATE, FORECAST, note="after the cache, with a margin for error")
 
