@@ -1,55 +1,108 @@
 """The best setting of each baseline, found by running the simulator: fairness costs a few runs.
 
-"Best" is the cheapest run that keeps the SLO; where none does, the one that misses it least. What was tried is told.
+"Best" is the cheapest run that keeps the SLO; where none does, the one that misses it least. Every setting of a
+baseline's grid (``settings``) is first looked at in a fluid model (``screen``); then the promising ones are simulated,
+the likely best first. A run is ended early once it misses more than the promise allows or has cost more than the best
+that keeps it, neither of which can change which is best. What was tried is told in the run's notes.
+
+Each baseline is searched by itself, as a generator that asks for runs and gets them: so searches can share processes,
+and how many there are changes no result.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import itertools
-import math
 import multiprocessing
+import pickle
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent import futures
+from dataclasses import dataclass
 from typing import Self
 
-from trimtab_core import capacity, observation, units
-from trimtab_core.planning.plan import VariantKey
-from trimtab_core.routing import publish
+from trimtab_core.api import v1alpha1
 
-from trimtab_sim import baselines, control, world
+from trimtab_sim import baselines, control, laboratory, screen, settings, world
+from trimtab_sim.baselines import best_gpu, biggest, recording, routes
 from trimtab_sim.report import Run
-
-HPA_TARGETS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Waiting requests per pod that are tried as the HPA's AverageValue."""
-HPA_MINIMA = (0.0, 0.25, 0.5, 0.75)
-"""minReplicas that are tried, as shares of maxReplicas; at least 1."""
-_HOPELESS = 0.1
-"""Attainment so far below the wanted one is not made up for by a target that scales up later."""
-_ENOUGH = 0.002
-"""Where no count keeps the SLO: attainment this near to the best reachable counts as reached."""
-_PEAK_WINDOW_SECONDS = 60.0
-
-Counts = dict[VariantKey, int]
-"""Replicas of each serving variant."""
-Simulate = Callable[[world.Scenario, Sequence[control.Controller]], list[Run]]
-"""Runs each controller on the scenario; results in the same order."""
-
 
 NAMES = {
     baselines.StaticPeak.name: "every request to the best tier, on the fewest replicas that keep the SLO at the peak",
     baselines.HpaOnQueue.name: "every request to the best tier, scaled by an HPA on waiting requests, best setting",
+    baselines.HpaOnRunning.name: "the same, by an HPA on running requests, best setting",
+    baselines.Keda.name: "the same, by a KEDA ScaledObject on running and waiting requests, best setting",
+    baselines.Knative.name: "the same, by Knative's autoscaler on concurrency, with panic mode, best setting",
+    baselines.Wva.name: "the same, over all variants by llm-d's Workload Variant Autoscaler (V2), best setting",
+    baselines.LastValue.name: "the same, by the last value times a factor, best factor",
+    baselines.BestGpu.name: "Trimtab on one type of GPU alone, the best type known beforehand",
+    biggest.NAME: "every request to the biggest model, whatever its class allows, on a static peak",
 }
 """Every baseline and what it is, in the order of reports."""
+SIMPLE = (baselines.StaticPeak.name, baselines.HpaOnQueue.name)
+"""Those that a demonstration shows."""
+TRIES = 4
+"""Settings of a baseline that are simulated, unless more are asked for."""
+BEST, MEAN = "best", "mean"
+"""Ways to route: to the best tier, or as Trimtab does in the mean."""
+_GRIDS: Mapping[str, settings.Grid] = {
+    baselines.HpaOnQueue.name: settings.waiting,
+    baselines.HpaOnRunning.name: settings.running,
+    baselines.Keda.name: settings.scaled_objects,
+    baselines.Knative.name: settings.concurrency,
+    baselines.Wva.name: settings.tokens,
+    baselines.LastValue.name: settings.last_values,
+}
+_NEAR = 0.02
+"""A static peak is found to within this share of its replicas."""
+_ENOUGH = 0.002
+"""Where no fleet keeps the promise: attainment this near to the best reachable counts as reached."""
+_WORSE = 0.10
+"""A look that is worse by no more than this may be wrong."""
+_MOST = 4.0
+"""No static fleet of more than so many times the capacity model's guess is tried."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run that a search asks for.
+
+    Attributes:
+        controller: a fresh one.
+        stop: when the run has told enough.
+        tiers, policies: instead of the scenario's.
+    """
+
+    controller: control.Controller
+    stop: world.Stop | None = None
+    tiers: tuple[v1alpha1.InferenceTier, ...] | None = None
+    policies: tuple[v1alpha1.RoutingPolicy, ...] | None = None
+
+    def run(self, scenario: world.Scenario) -> Run:
+        """Simulate it."""
+        if self.tiers is not None:
+            scenario = dataclasses.replace(scenario, tiers=self.tiers)
+        if self.policies is not None:
+            scenario = dataclasses.replace(scenario, policies=self.policies)
+        return world.simulate(scenario, self.controller, stop=self.stop)
+
+
+Search = Generator[Task, Run, Run | None]
+"""Asks for runs, gets them, and returns the best; None where there is nothing to run."""
+Make = Callable[[settings.Counts, world.Stop | None], Task]
+"""A task that runs a static fleet."""
+Look = Callable[[control.Controller], screen.Estimate]
+"""What a controller would roughly cost and keep."""
 
 
 def run_baselines(
     scenario: world.Scenario,
-    names: Sequence[str] = tuple(NAMES),
+    names: Sequence[str] = SIMPLE,
     told: Callable[[str], None] | None = None,
     *,
     workers: int = 1,
+    routing: str | routes.Routing = BEST,
+    tries: int | None = TRIES,
 ) -> tuple[Run, ...]:
     """The best run of each named baseline, in the order of ``NAMES``.
 
@@ -58,134 +111,47 @@ def run_baselines(
         names: keys of ``NAMES``; KeyError for another.
         told: called with a description before every simulated run.
         workers: processes to use; more than 1 pays for long traces only, and changes no result.
+        routing: where baselines send requests: ``best``, each to the best tier that its class may use; ``mean``, by
+            fixed weights, the demand-weighted mean of Trimtab's own (which costs a run of Trimtab); or a routing.
+            ``best-gpu`` and ``all-biggest`` have their own and are the same under any.
+        tries: settings of a baseline that are simulated, the likely best first; None for all.
     """
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise KeyError(unknown[0])
     if not names:
         return ()
-    with _Pool(told or (lambda _: None), workers) as pool:
-        peak, runs = peak_counts(scenario, pool.simulate)
-        found = []
-        if baselines.StaticPeak.name in names:
-            found.append(_static_peak(peak, runs))
-        if baselines.HpaOnQueue.name in names:
-            found.append(hpa_on_queue(scenario, peak, simulate=pool.simulate))
-    return tuple(found)
+    with _Pool(scenario, told or (lambda _: None), workers) as pool:
+        if routing == MEAN:
+            routing = mean_routing(scenario)
+        lab = laboratory.Laboratory(scenario)
+        bench = _Bench(lab, routing if isinstance(routing, routes.Routing) else routes.BEST)
+        same = bench.routing is routes.BEST and not biggest.differs(scenario, lab.classes)
+        wanted = {baselines.StaticPeak.name if same and name == biggest.NAME else name for name in names}
+        ordered = [name for name in NAMES if name in wanted]
+        found = dict(zip(ordered, pool.drive([bench.search(name, tries) for name in ordered]), strict=True))
+    if same and biggest.NAME in names:
+        found[biggest.NAME] = _renamed(found[baselines.StaticPeak.name])
+    return tuple(run for name in NAMES if name in names for run in (found[name],) if run is not None)
 
 
-class _Pool:
-    """Runs simulations, several at once if there are workers and several to run."""
-
-    def __init__(self, told: Callable[[str], None], workers: int) -> None:
-        self._told = told
-        # Not forked: progress bars have threads. Ctrl-C is the parent's to tell of, once.
-        context = multiprocessing.get_context("spawn")
-        quiet = (signal.SIGINT, signal.SIG_IGN)
-        self._executor = (
-            futures.ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=quiet)
-            if workers > 1
-            else None
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-
-    def simulate(self, scenario: world.Scenario, controllers: Sequence[control.Controller]) -> list[Run]:
-        """Run each controller on the scenario; results in the same order."""
-        if self._executor is None or len(controllers) == 1:
-            return [self._alone(scenario, controller) for controller in controllers]
-        self._told(f"{controllers[0].name}: {len(controllers)} settings")
-        return list(self._executor.map(world.simulate, itertools.repeat(scenario), controllers))
-
-    def _alone(self, scenario: world.Scenario, controller: control.Controller) -> Run:
-        self._told(f"{controller.name}: {controller.settings}")
-        return world.simulate(scenario, controller)
+def _renamed(static: Run | None) -> Run | None:
+    """The static peak in the place of all-biggest, where there is no difference."""
+    if static is None:
+        return None
+    return _noted(dataclasses.replace(static, controller=biggest.NAME), "the same as static-peak, which runs it too")
 
 
-def _one_by_one(scenario: world.Scenario, controllers: Sequence[control.Controller]) -> list[Run]:
-    return [world.simulate(scenario, controller) for controller in controllers]
+def mean_routing(scenario: world.Scenario) -> routes.Routing:
+    """Fixed weights as Trimtab has in the mean of a run of its own, weighed by demand."""
+    ours = recording.Recording()
+    world.simulate(scenario, ours)
+    return ours.routing()
 
 
 def wanted_attainment(scenario: world.Scenario) -> float:
     """The share of requests that must meet the SLO: the policy's, else the strictest of its tiers."""
-    policy = next(one for one in scenario.policies if observation.key(one.metadata) == scenario.policy_key)
-    if policy.spec.slo is not None:
-        return units.ratio(policy.spec.slo.attainment)
-    refs = {tier.ref for tier in policy.spec.tiers}
-    return max(units.ratio(tier.spec.slo.attainment) for tier in scenario.tiers if tier.metadata.name in refs)
-
-
-def _static_peak(counts: Counts, runs: Sequence[tuple[Counts, Run]]) -> Run:
-    """The run of these counts, with what else was tried."""
-    run = next(run for tried, run in runs if tried == counts)
-    return dataclasses.replace(run, notes=(*run.notes, f"smallest of {len(runs)} counts tried"))
-
-
-def peak_counts(scenario: world.Scenario, simulate: Simulate = _one_by_one) -> tuple[Counts, list[tuple[Counts, Run]]]:
-    """The smallest replica counts that keep the SLO, and all that was tried.
-
-    The first guess is the capacity model's for the peak minute; then counts are doubled until the SLO holds and halved
-    down to the smallest that still does. With several serving variants all scale with one factor.
-    """
-    loads = _loads(scenario)
-    wanted = wanted_attainment(scenario)
-    runs: dict[int, tuple[Counts, Run]] = {}
-
-    def attainment(total: int) -> float:
-        if total not in runs:
-            counts = _counts(loads, total)
-            runs[total] = (counts, simulate(scenario, [baselines.StaticPeak(counts)])[0])
-        return runs[total][1].slo_attainment
-
-    high = max(1, math.ceil(sum(loads.values())))
-    limit = 4 * high + 8
-    while attainment(high) < wanted and high < limit:
-        high = min(2 * high, limit)
-    wanted = min(wanted, attainment(high) - _ENOUGH) if attainment(high) < wanted else wanted
-    low = 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if attainment(middle) >= wanted else (middle, high)
-    attainment(high)
-    return runs[high][0], list(runs.values())
-
-
-def hpa_on_queue(
-    scenario: world.Scenario,
-    peak: Counts,
-    targets: Sequence[float] = HPA_TARGETS,
-    simulate: Simulate = _one_by_one,
-) -> Run:
-    """The HPA with the target and minReplicas that keep the SLO for the least money.
-
-    maxReplicas is the static peak's count: who runs an HPA knows his peak. minReplicas rises from 1 by quarters of
-    it until some target keeps the SLO; higher ones would only cost more. The lowest target scales up soonest: a minimum
-    with which even that one misses the SLO by far is not tried with the others.
-    """
-    shorten, wanted = scenario.settings.shorten, wanted_attainment(scenario)
-    runs: list[Run] = []
-    tried = {tuple((max(1, round(count * share)), count) for count in peak.values()): None for share in HPA_MINIMA}
-    *_, last = tried
-    for pairs in tried:
-        bounds = dict(zip(peak, pairs, strict=True))
-        eager, *patient = (
-            baselines.HpaOnQueue(bounds, baselines.HpaSettings(target), shorten=shorten) for target in sorted(targets)
-        )
-        runs += simulate(scenario, [eager])
-        if runs[-1].slo_attainment >= wanted - _HOPELESS or pairs == last:
-            runs += simulate(scenario, patient) if patient else []
-        if any(run.slo_attainment >= wanted for run in runs):
-            break
-    chosen = best(runs, wanted)
-    told = (
-        f"best of {len(runs)} settings: targets {', '.join(f'{target:g}' for target in targets)}, minReplicas from 1 up"
-    )
-    return dataclasses.replace(chosen, notes=(*chosen.notes, told))
+    return laboratory.Laboratory(scenario).attainment
 
 
 def best(runs: Sequence[Run], target: float) -> Run:
@@ -196,25 +162,264 @@ def best(runs: Sequence[Run], target: float) -> Run:
     return max(runs, key=lambda run: (run.slo_attainment, -run.cost_usd))
 
 
-def _loads(scenario: world.Scenario) -> dict[VariantKey, float]:
-    """Replicas of each serving variant that the capacity model wants for its share of the peak minute."""
-    snapshot = world.first_look(scenario)
-    window = min(_PEAK_WINDOW_SECONDS, max(scenario.trace.duration_s, 1.0))
-    peak, mix = scenario.offered.peak_rps(window), world.mean_mix(scenario.trace)
-    destinations = baselines.best_tiers(snapshot)[scenario.policy_key]
-    shares: dict[str, float] = {}
-    for name, share in world.class_shares(scenario).items():
-        for tier in destinations.get(name, {}):
-            shares[tier] = shares.get(tier, 0.0) + share
-    loads = {}
-    for key, variant in baselines.serving_variants(snapshot, shares).items():
-        slo = capacity.limits(snapshot.tiers[key.tier].spec.slo)
-        load = capacity.admissible_load(variant.profile or publish.UNKNOWN_PROFILE, mix, slo)
-        loads[key] = peak * shares[key.tier] / load.requests_per_second
-    return loads
+class _Bench:
+    """Searches on one scenario under one routing."""
+
+    def __init__(self, lab: laboratory.Laboratory, routing: routes.Routing) -> None:
+        self.routing = routing
+        self._lab = lab
+        self._screen = screen.Screen(lab, routing)
+        self._rungs = settings.fleets(settings.loads(lab, routing), _MOST)
+        self._first = _least(self._keeps, len(self._rungs))
+
+    def search(self, name: str, tries: int | None) -> Search:
+        """The search of one baseline."""
+        if name == baselines.StaticPeak.name:
+            return self.static_peak()
+        if name == best_gpu.BestGpu.name:
+            return single_type(self._lab)
+        if name == biggest.NAME:
+            return all_biggest(self._lab)
+        ground = settings.make(self._lab, self.routing, self._rungs[min(self._first, len(self._rungs) - 1)])
+        return sweep(self._lab, self._screen.look, list(_GRIDS[name](ground)), tries)
+
+    def static_peak(self, make: Make | None = None) -> Search:
+        """The search of the smallest fleet."""
+        return static_peak(self._lab, self._rungs, self._first, self.routing, make)
+
+    def _keeps(self, at: int) -> bool:
+        controller = baselines.StaticPeak(self._rungs[at], self.routing)
+        return self._screen.look(controller).attainment >= self._lab.attainment
 
 
-def _counts(loads: Mapping[VariantKey, float], total: int) -> Counts:
-    """``total`` replicas shared out by load; at least one of each."""
-    whole = sum(loads.values()) or 1.0
-    return {key: max(1, round(total * load / whole)) for key, load in loads.items()}
+def _least(holds: Callable[[int], bool], count: int) -> int:
+    """The first of so many numbers for which something holds that holds for all after it; ``count`` if for none."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+def static_peak(  # noqa: PLR0917 (the ground of a search)
+    lab: laboratory.Laboratory,
+    rungs: Sequence[settings.Counts],
+    first: int,
+    routing: routes.Routing = routes.BEST,
+    make: Make | None = None,
+) -> Search:
+    """The fewest replicas that keep the promise.
+
+    From a first guess the fleet is made smaller as long as the promise holds, or larger until it does, in growing
+    steps; then the smallest between the last two is found by halving, in large fleets to within 2 %. Where no fleet
+    keeps it, the smallest is taken that is as good as the largest.
+
+    Args:
+        lab: the scenario.
+        rungs: fleets, each larger than the one before.
+        first: the guess among them.
+        routing: where requests go.
+        make: of a task from a fleet and a bound.
+    """
+    make = make or (lambda counts, stop: Task(baselines.StaticPeak(counts, routing), stop))
+    allowed, runs, tried = lab.misses, dict[int, Run](), 0
+    top, low, high = len(rungs) - 1, -1, len(rungs)
+    at, step = min(first, top), 1
+    while high - low > _fineness(rungs, high) or at == top:
+        run = yield make(rungs[at], world.Stop(misses=allowed))
+        tried += 1
+        if not run.aborted and _misses(run) <= allowed:
+            high, runs[at] = at, run
+        elif at == top:  # no fleet keeps the promise: as good as this one will do
+            runs[at] = yield make(rungs[at], None)
+            allowed = _misses(runs[at]) + round(_ENOUGH * runs[at].requests)
+            tried, low, high = tried + 1, -1, at
+        else:
+            low = at
+        if low >= 0 and high <= top:
+            at = (low + high) // 2
+        else:
+            at = max(0, at - step) if high <= top else min(top, at + step)
+            step *= 2
+        if at in runs or at == low:
+            break
+    found = runs[high]
+    return _noted(found, f"smallest of {tried} fleets tried")
+
+
+def _fineness(rungs: Sequence[settings.Counts], high: int) -> int:
+    """Rungs that may be left untried below the best one."""
+    return max(1, int(_NEAR * sum(rungs[min(high, len(rungs) - 1)].values())))
+
+
+def _misses(run: Run) -> int:
+    return round((1 - run.slo_attainment) * run.requests)
+
+
+def sweep(
+    lab: laboratory.Laboratory, look: Look, controllers: Sequence[control.Controller], tries: int | None = None
+) -> Search:
+    """The cheapest of these controllers that keeps the promise.
+
+    The cheapest that looks as if it kept the promise is simulated first. From one that keeps it the search goes to the
+    next cheaper one; from one that does not, to the cheapest that looks safer than it.
+
+    Args:
+        lab: the scenario.
+        look: what one would roughly cost and keep.
+        controllers: new ones.
+        tries: how many are simulated; None for all.
+    """
+    looks = [look(controller) for controller in controllers]
+    left = sorted(range(len(controllers)), key=lambda at: (looks[at].usd, at))
+    kept: Run | None = None
+    furthest: tuple[int, int] | None = None
+    at: int | None = _first(left, looks, lab.attainment)
+    tried = 0
+    while at is not None and (tries is None or tried < tries):
+        left.remove(at)
+        stop = world.Stop(misses=lab.misses, usd=None if kept is None else kept.cost_usd)
+        run = yield Task(copy.deepcopy(controllers[at]), stop)
+        tried += 1
+        if not run.aborted and _misses(run) <= lab.misses:
+            kept = run if kept is None or run.cost_usd < kept.cost_usd else kept
+            at = _cheaper(left, looks, at)
+        else:
+            furthest = max(furthest or (-1, -1), (run.requests, at)) if kept is None else furthest
+            at = _safer(left, looks, at)
+        if at is None and left:
+            at = _first(left, looks, lab.attainment)
+    told = f"{tried} simulated of {len(controllers)} settings, chosen by a look at each in a fluid model"
+    if kept is not None:
+        return _noted(kept, f"best of {told}")
+    assert furthest is not None
+    run = yield Task(copy.deepcopy(controllers[furthest[1]]))
+    return _noted(run, f"none of {told}, keeps the SLO: the one that came nearest")
+
+
+def _first(left: Sequence[int], looks: Sequence[screen.Estimate], wanted: float) -> int:
+    """The cheapest that looks as if it kept the promise, else the one that comes nearest."""
+    keeping = [at for at in left if looks[at].attainment >= wanted]
+    return keeping[0] if keeping else max(left, key=lambda at: (looks[at].attainment, -looks[at].usd))
+
+
+def _cheaper(left: Sequence[int], looks: Sequence[screen.Estimate], than: int) -> int | None:
+    """The next cheaper one that doesn't look much worse; else the next dearer one that is near."""
+    usd, met = looks[than].usd, looks[than].attainment
+    below = [at for at in left if looks[at].usd <= usd and looks[at].attainment >= met - _WORSE]
+    above = [at for at in left if usd < looks[at].usd <= (1 + _WORSE) * usd]
+    return below[-1] if below else above[0] if above else None
+
+
+def _safer(left: Sequence[int], looks: Sequence[screen.Estimate], than: int) -> int | None:
+    """The cheapest that looks safer."""
+    return next((at for at in left if looks[at].attainment > looks[than].attainment), None)
+
+
+def single_type(lab: laboratory.Laboratory) -> Search:
+    """Trimtab on each type of GPU that can serve all classes as well as ever: the cheapest that keeps the promise."""
+    kept: Run | None = None
+    furthest: tuple[int, Task] | None = None
+    found = best_gpu.types(lab.scenario, lab.classes)
+    for accelerator in found:
+        part = best_gpu.restrict(lab.scenario, accelerator)
+        stop = world.Stop(misses=lab.misses, usd=None if kept is None else kept.cost_usd)
+        task = Task(best_gpu.BestGpu(accelerator), stop, part.tiers, part.policies)
+        run = yield dataclasses.replace(task, controller=best_gpu.BestGpu(accelerator))
+        if not run.aborted and _misses(run) <= lab.misses:
+            kept = run
+        elif furthest is None or run.requests > furthest[0]:
+            furthest = (run.requests, task)
+    told = f"of {', '.join(found)}" if len(found) > 1 else "the only type that serves every class as well as ever"
+    if kept is not None:
+        return _noted(kept, told)
+    if furthest is None:
+        return None
+    run = yield dataclasses.replace(furthest[1], stop=None)
+    return _noted(run, f"{told}; none keeps the SLO: the one that came nearest")
+
+
+def all_biggest(lab: laboratory.Laboratory) -> Search:
+    """The static peak of the biggest model, whatever classes allow."""
+    part = biggest.restrict(lab.scenario)
+    alone = _Bench(laboratory.Laboratory(part), routes.BEST)
+
+    def make(counts: settings.Counts, stop: world.Stop | None) -> Task:
+        return Task(baselines.StaticPeak(counts, name=biggest.NAME), stop, part.tiers, part.policies)
+
+    return (yield from alone.static_peak(make))
+
+
+def _noted(run: Run, note: str) -> Run:
+    return dataclasses.replace(run, notes=(*run.notes, note))
+
+
+_scenario: world.Scenario | None = None
+"""Of a worker process; sent once, as a long trace takes a second."""
+
+
+def _begin(packed: bytes) -> None:
+    """A worker starts. Ctrl-C is the parent's to tell of, once."""
+    global _scenario  # noqa: PLW0603 (a worker has one scenario for all its life)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _scenario = pickle.loads(packed)  # noqa: S301 (made by the parent)
+
+
+def _work(task: Task) -> Run:
+    assert _scenario is not None
+    return task.run(_scenario)
+
+
+class _Pool:
+    """Runs the tasks of searches, several at once if there are workers."""
+
+    def __init__(self, scenario: world.Scenario, told: Callable[[str], None], workers: int) -> None:
+        self._scenario = scenario
+        self._told = told
+        self._executor: futures.ProcessPoolExecutor | None = None
+        if workers > 1:
+            context = multiprocessing.get_context("spawn")  # not forked: progress bars have threads
+            packed = pickle.dumps(scenario)
+            self._executor = futures.ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(packed,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def drive(self, searches: Sequence[Search]) -> list[Run | None]:
+        """The result of each search."""
+        results: list[Run | None] = [None] * len(searches)
+        under_way: dict[futures.Future[Run], int] = {}
+        for at, search in enumerate(searches):
+            run: Run | None = None
+            while (task := _next(search, run, results, at)) is not None:
+                future = self._submit(task)
+                if future is not None:
+                    under_way[future] = at
+                    break
+                run = task.run(self._scenario)
+        while under_way:
+            done, _ = futures.wait(under_way, return_when=futures.FIRST_COMPLETED)
+            for future in sorted(done, key=under_way.__getitem__):
+                at = under_way.pop(future)
+                task = _next(searches[at], future.result(), results, at)
+                follower = self._submit(task) if task is not None else None
+                if follower is not None:
+                    under_way[follower] = at
+        return results
+
+    def _submit(self, task: Task) -> futures.Future[Run] | None:
+        self._told(f"{task.controller.name}: {task.controller.settings}")
+        return self._executor.submit(_work, task) if self._executor is not None else None
+
+
+def _next(search: Search, run: Run | None, results: list[Run | None], at: int) -> Task | None:
+    """The next task of a search; None once it has its result, which is noted."""
+    try:
+        return next(search) if run is None else search.send(run)
+    except StopIteration as ended:
+        results[at] = ended.value
+        return None

@@ -90,3 +90,23 @@ def scenario(
     chosen = (policy(**(policy_spec or {})),) if policies is None else policies
     values: dict[str, Any] = {"prologue": 120.0} | settings
     return world.Scenario(tiers, chosen, caches, trace or flat_trace(), world.Settings(**values))
+
+
+def external(name: str, quality: str, *, usd: str = "5.00") -> v1alpha1.InferenceTier:
+    """A tier behind a provider, at so many USD per million output tokens and a fifth of that for input."""
+    return v1alpha1.InferenceTier.model_validate(
+        {
+            "apiVersion": "inference.trimtab.dev/v1alpha1",
+            "kind": "InferenceTier",
+            "metadata": {"name": name},
+            "spec": {
+                "model": {"name": f"model-{name}", "quality": quality},
+                "external": {
+                    "url": "https://provider.example/v1",
+                    "apiKeySecretRef": {"name": "key", "key": "token"},
+                    "price": {"inputUsdPerMillionTokens": f"{float(usd) / 5:g}", "outputUsdPerMillionTokens": usd},
+                    "maxRequestsPerSecond": 100,
+                },
+            },
+        }
+    )

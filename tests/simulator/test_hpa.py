@@ -1,4 +1,4 @@
-"""The HPA's arithmetic as Kubernetes documents it, and where baselines send requests."""
+"""The HPA's arithmetic as Kubernetes documents it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
-from trimtab_sim import baselines, world
-from trimtab_sim.baselines import HpaSettings
-
-from tests.simulator import scenarios
+from trimtab_sim.baselines import hpa
+from trimtab_sim.baselines.hpa import HpaSettings
 
 FOUR = HpaSettings(target=4.0)
 
@@ -39,7 +37,7 @@ FOUR = HpaSettings(target=4.0)
     ],
 )
 def test_what_the_metric_asks_for(metrics: list[float | None], current: int, expected: int) -> None:
-    assert baselines.recommend(metrics, current, FOUR) == expected
+    assert hpa.recommend(metrics, current, FOUR) == expected
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1000)), min_size=1, max_size=20))
@@ -47,7 +45,7 @@ def test_a_recommendation_never_moves_against_the_metric(metrics: list[float | N
     current = len(metrics)
     found = [value for value in metrics if value is not None]
 
-    proposal = baselines.recommend(metrics, current, FOUR)
+    proposal = hpa.recommend(metrics, current, FOUR)
 
     assert proposal >= 0
     if found and sum(found) / len(found) > 4.0:
@@ -70,14 +68,14 @@ def test_a_recommendation_never_moves_against_the_metric(metrics: list[float | N
     ],
 )
 def test_windows_and_growth(proposal: int, current: int, past: list[tuple[float, int]], expected: int) -> None:
-    assert baselines.stabilise(proposal, current, 0.0, deque(past), FOUR) == expected
+    assert hpa.stabilise(proposal, current, 0.0, deque(past), FOUR) == expected
 
 
 def test_a_shortened_demonstration_shortens_the_window() -> None:
     past = deque([(-40.0, 5)])
 
-    assert baselines.stabilise(1, 5, 0.0, deque(past), FOUR) == 5
-    assert baselines.stabilise(1, 5, 0.0, deque(past), FOUR, shorten=10) == 1
+    assert hpa.stabilise(1, 5, 0.0, deque(past), FOUR) == 5
+    assert hpa.stabilise(1, 5, 0.0, deque(past), FOUR, shorten=10) == 1
 
 
 def test_scaling_down_reads_like_a_script() -> None:
@@ -85,68 +83,70 @@ def test_scaling_down_reads_like_a_script() -> None:
     current, seen = 8, []
     # the queue is empty from the first minute on; the peak asked for 8 replicas at 0 s
     for at, proposal in [(0, 8), *((15 * step, 1) for step in range(1, 25))]:
-        current = baselines.stabilise(proposal, current, float(at), history, FOUR)
+        current = hpa.stabilise(proposal, current, float(at), history, FOUR)
         seen.append((at, current))
 
     assert dict(seen)[285] == 8
     assert dict(seen)[300] == 1
 
 
-def test_every_class_goes_to_its_best_tier() -> None:
-    snapshot = world.first_look(scenarios.scenario())
-
-    weights = baselines.best_tiers(snapshot)
-
-    assert weights == {
-        "default/chat": {"sensitive": {"default/large": 1.0}, "default": {"default/large": 1.0}},
-    }
-
-
-def test_a_class_that_may_not_use_the_best_tier_goes_to_the_best_it_may() -> None:
-    classes = [{"name": "batch", "allow": ["small"]}, {"name": "default"}]
-    snapshot = world.first_look(scenarios.scenario(policy_spec={"classes": classes}))
-
-    weights = baselines.best_tiers(snapshot)["default/chat"]
-
-    assert weights["batch"] == {"default/small": 1.0}
-    assert weights["default"] == {"default/large": 1.0}
-
-
-def test_the_cheapest_variant_is_on_demand_and_cheap_by_the_request() -> None:
-    large = scenarios.tier(
-        "large",
-        "0.80",
-        [
-            scenarios.variant("spot", "0.50", capacityType="Spot"),
-            scenarios.variant("slow", "3.00"),
-            scenarios.variant("fast", "4.00", speed=2.0),
-            scenarios.variant("off", "0.10", replicas={"min": 0, "max": 0}),
-        ],
-    )
-    snapshot = world.first_look(scenarios.scenario(tiers=(scenarios.SMALL, large)))
-
-    chosen = baselines.cheapest_variant(snapshot.tiers["default/large"])
-
-    # fast costs a third more than slow and carries more than twice as much
-    assert chosen is not None
-    assert chosen.name == "fast"
-
-
-def test_static_peak_runs_its_replicas_and_nothing_else() -> None:
-    snapshot = world.first_look(scenarios.scenario())
-    controller = baselines.StaticPeak({VariantKey("default/large", "h100"): 3})
-
-    plan = controller.step(snapshot).plan
-
-    assert plan.replicas == {VariantKey("default/large", "h100"): 3, VariantKey("default/small", "l4"): 0}
-    assert controller.initial(snapshot) == plan.replicas
-    assert controller.settings == "3 × large/h100"
-
-
 def test_the_hpa_says_what_it_is_set_to() -> None:
     bounds = {VariantKey("default/large", "h100"): (1, 7)}
 
-    controller = baselines.HpaOnQueue(bounds, FOUR, shorten=5)
+    controller = hpa.HpaOnQueue(bounds, FOUR, shorten=5)
 
     assert controller.settings == "target 4 waiting per pod, 1 to 7 × large/h100"
     assert controller.interval_seconds(None) == 3.0  # type: ignore[arg-type]
+
+
+LARGE, SMALL = VariantKey("default/large", "h100"), VariantKey("default/small", "l4")
+
+
+def test_equal_settings_are_told_once_and_others_by_variant() -> None:
+    bounds = {LARGE: (1, 2), SMALL: (1, 9)}
+
+    alike = hpa.HpaOnRunning(bounds, HpaSettings(30.0))
+    apart = hpa.HpaOnRunning(bounds, {LARGE: HpaSettings(30.0), SMALL: HpaSettings(9.0, down_window_seconds=60.0)})
+
+    assert alike.settings == "target 30 running per pod, 1 to 2 × large/h100, 1 to 9 × small/l4"
+    assert apart.settings.startswith(
+        "target 30 running per pod (large/h100), target 9 running per pod, scale-down window 60 s (small/l4), 1 to 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("total", "current", "expected"),
+    [
+        pytest.param(40.0, 4, 10, id="40 / 4"),
+        pytest.param(41.0, 4, 11, id="41 / 4 = 10.25, rounded up"),
+        pytest.param(17.5, 4, 4, id="17.5 / (4 × 4) = 1.09: within the tolerance"),
+        pytest.param(0.0, 4, 0, id="nothing"),
+        pytest.param(3.0, 0, 1, id="from zero"),
+    ],
+)
+def test_a_total_is_divided_by_the_target(total: float, current: int, expected: int) -> None:
+    assert hpa.recommend_total(total, current, FOUR) == expected
+
+
+def test_a_window_upwards_takes_the_lowest_wish_in_it() -> None:
+    settings = HpaSettings(4.0, up_window_seconds=60.0)
+    history: deque[tuple[float, int]] = deque([(-45.0, 3), (-30.0, 6)])
+
+    assert hpa.stabilise(6, 2, 0.0, history, settings) == 3
+
+
+def test_a_rate_limit_downwards_lets_only_a_share_go() -> None:
+    settings = HpaSettings(4.0, down_ratio=0.25, down_window_seconds=0.0)
+
+    assert hpa.stabilise(0, 8, 0.0, deque(), settings) == 6
+
+
+@given(
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.lists(st.tuples(st.floats(-400, -1), st.integers(0, 50)), max_size=20),
+)
+def test_windows_never_carry_beyond_what_was_wished(proposal: int, current: int, past: list[tuple[float, int]]) -> None:
+    found = hpa.stabilise(proposal, current, 0.0, deque(sorted(past)), FOUR)
+
+    assert min(proposal, current) <= found <= max(proposal, current)

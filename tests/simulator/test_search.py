@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
-from trimtab_sim import baselines, control, report, search
+from trimtab_core.snapshot import Snapshot
+from trimtab_sim import baselines, control, laboratory, report, screen, search, settings, world
 
 from tests.simulator import scenarios
 
 LARGE = VariantKey("default/large", "h100")
+LAB = laboratory.Laboratory(scenarios.scenario())
+"""Of some 700 requests, one in twenty may miss the SLO."""
+COUNT = len(LAB.trace)
 
 
-def run(attainment: float, cost_usd: float, name: str = "any") -> report.Run:
+def run(attainment: float, cost_usd: float, name: str = "any", *, arrived: int = COUNT) -> report.Run:
     empty = report.Recorder(10.0).run(name, report.Bill(cost_usd, 1.0, 0.5, 0))
-    return dataclasses.replace(empty, slo_attainment=attainment)
+    return dataclasses.replace(empty, slo_attainment=attainment, requests=arrived)
 
 
-def each(simulate: Callable[[control.Controller], report.Run]) -> search.Simulate:
-    """What runs one controller, for several."""
-    return lambda _, controllers: [simulate(controller) for controller in controllers]
+def drive(found: search.Search, simulate: Callable[[search.Task], report.Run]) -> tuple[report.Run, list[search.Task]]:
+    """The search's result and all that it asked for; runs are ended early as the simulator does it."""
+    asked: list[search.Task] = []
+    task = next(found)
+    while True:
+        asked.append(task)
+        whole, stop = simulate(task), task.stop or world.Stop()
+        missed = round((1 - whole.slo_attainment) * whole.requests)
+        over = stop.misses is not None and missed > stop.misses
+        dear = stop.usd is not None and whole.cost_usd > stop.usd
+        if over or dear:
+            share = 0.5 if dear else max(0.0, 1 - missed / COUNT)
+            whole = dataclasses.replace(whole, aborted="enough", requests=int(COUNT * share))
+        try:
+            task = found.send(whole)
+        except StopIteration as ended:
+            best: report.Run = ended.value
+            return best, asked
 
 
 @pytest.mark.parametrize(
@@ -40,91 +61,143 @@ def test_the_best_run(runs: list[tuple[float, float]], expected: tuple[float, fl
     assert (chosen.slo_attainment, chosen.cost_usd) == expected
 
 
-@pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 13])
-def test_the_smallest_count_that_keeps_the_slo_is_found(needed: int) -> None:
-    tried: list[int] = []
+RUNGS = [{LARGE: count} for count in range(1, 21)]
 
-    @each
-    def simulate(controller: control.Controller) -> report.Run:
-        assert isinstance(controller, baselines.StaticPeak)
-        count = controller.counts[LARGE]
-        tried.append(count)
+
+@pytest.mark.parametrize("guess", [1, 5, 14, 20])
+@pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 13, 20])
+def test_the_smallest_fleet_that_keeps_the_slo_is_found(needed: int, guess: int) -> None:
+    def simulate(task: search.Task) -> report.Run:
+        assert isinstance(task.controller, baselines.StaticPeak)
+        count = task.controller.counts[LARGE]
         return run(1.0 if count >= needed else 0.5, float(count))
 
-    counts, runs = search.peak_counts(scenarios.scenario(), simulate)
+    found, asked = drive(search.static_peak(LAB, RUNGS, guess - 1), simulate)
 
-    assert counts == {LARGE: needed}
-    assert len(tried) == len(set(tried)) == len(runs)
-    assert needed in tried
-    assert needed == 1 or needed - 1 in tried
+    counts = [task.controller.counts[LARGE] for task in asked]  # type: ignore[attr-defined] # of a StaticPeak
+    assert found.cost_usd == needed
+    assert needed == 1 or needed - 1 in counts
+    assert len(counts) == len(set(counts))
+    assert found.notes[-1] == f"smallest of {len(counts)} fleets tried"
 
 
-def test_an_slo_that_no_count_keeps_gives_the_smallest_count_that_is_as_good_as_any() -> None:
-    @each
-    def simulate(controller: control.Controller) -> report.Run:
-        assert isinstance(controller, baselines.StaticPeak)
-        count = controller.counts[LARGE]
+def test_an_slo_that_no_fleet_keeps_gives_the_smallest_that_is_as_good_as_any() -> None:
+    def simulate(task: search.Task) -> report.Run:
+        assert isinstance(task.controller, baselines.StaticPeak)
+        count = task.controller.counts[LARGE]
         return run(0.9 if count >= 4 else 0.5, float(count))
 
-    counts, _ = search.peak_counts(scenarios.scenario(), simulate)
+    found, _ = drive(search.static_peak(LAB, RUNGS, 2), simulate)
 
-    assert counts == {LARGE: 4}
-
-
-def test_the_hpa_stops_raising_its_minimum_once_the_slo_is_kept() -> None:
-    tried: list[str] = []
-
-    @each
-    def simulate(controller: control.Controller) -> report.Run:
-        tried.append(controller.settings)
-        keeps = "5 to 10" in controller.settings and "target 2 " in controller.settings
-        return dataclasses.replace(run(0.97 if keeps else 0.9, 1.0), settings=controller.settings)
-
-    chosen = search.hpa_on_queue(scenarios.scenario(), {LARGE: 10}, targets=(1.0, 2.0), simulate=simulate)
-
-    assert chosen.settings == "target 2 waiting per pod, 5 to 10 × large/h100"
-    assert [settings.split(", ")[1] for settings in tried[::2]] == [
-        "1 to 10 × large/h100",
-        "2 to 10 × large/h100",
-        "5 to 10 × large/h100",
-    ]
-    assert chosen.notes[-1] == "best of 6 settings: targets 1, 2, minReplicas from 1 up"
+    assert (found.cost_usd, found.slo_attainment) == (4.0, 0.9)
 
 
-def test_a_minimum_without_hope_is_tried_with_the_most_eager_target_alone_but_for_the_last() -> None:
-    tried: list[str] = []
+class Setting:
+    """A controller that is only a number."""
 
-    @each
-    def simulate(controller: control.Controller) -> report.Run:
-        tried.append(controller.settings)
-        return run(0.5, 1.0)
+    name = "setting"
+    uses_cache = False
 
-    search.hpa_on_queue(scenarios.scenario(), {LARGE: 4}, targets=(2.0, 1.0), simulate=simulate)
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.settings = f"number {number}"
 
-    # of 4 replicas the quarters are 0 (so 1), 1, 2 and 3
-    assert [settings.removesuffix(" to 4 × large/h100") for settings in tried] == [
-        "target 1 waiting per pod, 1",
-        "target 1 waiting per pod, 2",
-        "target 1 waiting per pod, 3",
-        "target 2 waiting per pod, 3",
-    ]
+    def interval_seconds(self, snapshot: Snapshot) -> float:
+        return 15.0
 
+    def initial(self, snapshot: Snapshot) -> dict[VariantKey, int]:
+        return {}
 
-def test_equal_minima_are_tried_once() -> None:
-    tried: list[str] = []
-
-    @each
-    def simulate(controller: control.Controller) -> report.Run:
-        tried.append(controller.settings)
-        return run(0.8, 1.0)
-
-    search.hpa_on_queue(scenarios.scenario(), {LARGE: 2}, targets=(1.0,), simulate=simulate)
-
-    # of 2 replicas the quarters are 0, 0.5, 1 and 1.5: a minimum of 1, 1, 1 and 2
-    assert tried == ["target 1 waiting per pod, 1 to 2 × large/h100", "target 1 waiting per pod, 2 to 2 × large/h100"]
+    def step(self, snapshot: Snapshot) -> control.Orders:
+        raise AssertionError("never run here")
 
 
-def test_both_baselines_on_a_real_run() -> None:
+def swept(
+    truth: Sequence[tuple[float, float]], looks: Sequence[tuple[float, float]], tries: int | None
+) -> tuple[report.Run, list[search.Task]]:
+    """A sweep over settings of which (attainment, USD) are known, and of what they look like."""
+
+    def number(controller: control.Controller) -> int:
+        assert isinstance(controller, Setting)
+        return controller.number
+
+    def look(controller: control.Controller) -> screen.Estimate:
+        attainment, usd = looks[number(controller)]
+        return screen.Estimate(usd, attainment)
+
+    found = search.sweep(LAB, look, [Setting(at) for at in range(len(truth))], tries)
+    return drive(found, lambda task: run(*truth[number(task.controller)], f"{number(task.controller)}"))
+
+
+pairs = st.tuples(st.sampled_from([0.5, 0.9, 0.94, 0.96, 0.99]), st.integers(1, 50).map(float))
+
+
+@given(st.lists(st.tuples(pairs, pairs), min_size=1, max_size=12))
+def test_pruning_finds_the_same_best_as_running_everything(
+    both: list[tuple[tuple[float, float], tuple[float, float]]],
+) -> None:
+    truth = [pair for pair, _ in both]
+    whole = search.best([run(*pair) for pair in truth], 0.95)
+
+    found, asked = swept(truth, [look for _, look in both], None)
+
+    if whole.slo_attainment >= 0.95:
+        assert (found.slo_attainment >= 0.95, found.cost_usd) == (True, whole.cost_usd)
+        assert len(asked) == len(truth)
+    else:
+        assert found.slo_attainment < 0.95
+        assert "none of " in found.notes[-1]
+        assert asked[-1].stop is None  # the one that is shown is run to its end
+
+
+def test_a_right_look_needs_one_run_and_the_next_cheaper_ones() -> None:
+    truth = [(0.80, 1.0), (0.93, 2.0), (0.97, 3.0), (0.99, 4.0), (0.99, 9.0)]
+
+    found, asked = swept(truth, truth, 2)
+
+    assert found.cost_usd == 3.0
+    assert [task.controller.settings for task in asked] == ["number 2", "number 1"]
+    assert asked[1].stop == world.Stop(misses=LAB.misses, usd=3.0)
+    assert found.notes[-1].startswith("best of 2 simulated of 5 settings")
+
+
+def test_a_setting_that_only_looked_good_leads_to_a_safer_one() -> None:
+    truth = [(0.90, 1.0), (0.94, 2.0), (0.97, 3.0)]
+    looks = [(0.96, 1.0), (0.97, 2.0), (0.98, 3.0)]
+
+    found, asked = swept(truth, looks, 3)
+
+    assert found.cost_usd == 3.0
+    assert [task.controller.settings for task in asked] == ["number 0", "number 1", "number 2"]
+
+
+def test_where_nothing_keeps_the_slo_the_one_that_came_nearest_is_shown_whole() -> None:
+    truth = [(0.50, 1.0), (0.93, 5.0), (0.80, 3.0)]
+
+    found, asked = swept(truth, truth, None)
+
+    assert (found.slo_attainment, found.cost_usd, found.aborted) == (0.93, 5.0, "")
+    assert "keeps the SLO: the one that came nearest" in found.notes[-1]
+    assert len(asked) == 4
+
+
+def test_the_promise_is_the_policys_or_the_tiers() -> None:
+    spec = {"slo": {"e2e": {"p95": "5s"}, "attainment": "0.9"}}
+
+    assert search.wanted_attainment(scenarios.scenario(policy_spec=spec)) == 0.9
+    assert search.wanted_attainment(scenarios.scenario()) == 0.95
+
+
+def test_every_grid_makes_controllers_of_its_baseline() -> None:
+    ground = settings.make(LAB, search.routes.BEST, {LARGE: 4})
+
+    for name, grid in search._GRIDS.items():
+        made = list(grid(ground))
+        assert {one.name for one in made} == {name}
+        assert len({one.settings for one in made}) > 3
+
+
+def test_two_baselines_on_a_real_run() -> None:
     told: list[str] = []
 
     static, hpa = search.run_baselines(scenarios.scenario(scenarios.flat_trace(rps=6.0)), told=told.append)
@@ -136,11 +209,35 @@ def test_both_baselines_on_a_real_run() -> None:
     assert all(name.split(":")[0] in ("static-peak", "hpa-queue") for name in told)
 
 
+def test_every_baseline_runs_beside_the_others_in_the_order_of_names() -> None:
+    scenario = scenarios.scenario(scenarios.flat_trace(minutes=1), prologue=60.0)
+
+    found = search.run_baselines(scenario, tuple(reversed(search.NAMES)), tries=1)
+
+    assert [one.controller for one in found] == list(search.NAMES)
+    assert all(one.requests == len(scenario.trace) and not one.aborted for one in found)
+    by_name = {one.controller: one for one in found}
+    assert by_name["all-biggest"].cost_usd == by_name["static-peak"].cost_usd
+    assert by_name["all-biggest"].notes[-1] == "the same as static-peak, which runs it too"
+
+
+def test_under_trimtabs_mean_routing_only_the_autoscaling_differs() -> None:
+    scenario = scenarios.scenario(scenarios.flat_trace(minutes=2), prologue=60.0)
+    ours = world.simulate(scenario, control.Trimtab())
+
+    static, running = search.run_baselines(scenario, ("static-peak", "hpa-running"), routing="mean", tries=1)
+
+    for one in (static, running):
+        assert one.share_by_tier["small"] == pytest.approx(ours.share_by_tier["small"], abs=0.1)
+        assert one.settings.endswith("Trimtab's mean routing and cache")
+
+
 @pytest.mark.process
 def test_workers_change_no_result() -> None:
     scenario = scenarios.scenario(scenarios.flat_trace(minutes=1), prologue=30.0)
+    names = ("static-peak", "hpa-queue", "knative")
 
-    alone, together = (search.run_baselines(scenario, workers=workers) for workers in (1, 2))
+    alone, together = (search.run_baselines(scenario, names, workers=workers) for workers in (1, 2))
 
     assert [found.to_dict() for found in alone] == [found.to_dict() for found in together]
 
@@ -152,9 +249,29 @@ def test_no_baseline_costs_no_run_and_an_unknown_one_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "expected"),
-    [({"slo": {"e2e": {"p95": "5s"}, "attainment": "0.9"}}, 0.9), ({}, 0.95)],
-    ids=["the policy's", "the strictest tier's"],
+    "changes",
+    [
+        {"tiers": (scenarios.SMALL, scenarios.external("large", "0.90"))},
+        {
+            "tiers": (
+                scenarios.tier(
+                    "small",
+                    "0.60",
+                    [scenarios.variant("l4", "1.00", price=None, accelerator={"type": "Unheard"})],
+                    scaling={"scaleToZero": {"after": "1m", "hold": "60s"}},
+                ),
+                scenarios.tier(
+                    "large", "0.80", [scenarios.variant("h100", "8.00")], scaling={"scaleToZero": {"after": "1m"}}
+                ),
+            )
+        },
+    ],
+    ids=["external best tier", "no price and scale to zero"],
 )
-def test_the_promise_is_the_policys_or_the_tiers(spec: dict[str, object], expected: float) -> None:
-    assert search.wanted_attainment(scenarios.scenario(policy_spec=spec)) == expected
+def test_any_manifests_can_be_run(changes: dict[str, object]) -> None:
+    scenario = scenarios.scenario(scenarios.flat_trace(minutes=0.5), prologue=30.0, **changes)
+
+    found = search.run_baselines(scenario, tuple(search.NAMES), tries=1)
+
+    assert {one.controller for one in found} >= set(search.NAMES) - {"best-gpu"}
+    assert all(one.requests == len(scenario.trace) for one in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from trimtab_core import signals
 from trimtab_core.planning.plan import VariantKey
@@ -14,7 +14,7 @@ from trimtab_sim.baselines import routes
 from trimtab_sim.control import Orders
 
 S = TypeVar("S")
-Each = S | Mapping[VariantKey, S]
+Each: TypeAlias = S | Mapping[VariantKey, S]
 """Settings of all autoscalers of a controller, or of each one."""
 SCRAPED = (ReplicaPhase.READY, ReplicaPhase.DRAINING)
 """Phases in which a pod has metrics."""

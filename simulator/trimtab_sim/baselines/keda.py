@@ -77,10 +77,10 @@ class Keda(autoscaled.Autoscaled):
         total = autoscaled.in_flight(variant.replicas) or 0.0
         if now - trigger.polled_at >= settings.polling_seconds / self._shorten - 1e-9:
             trigger.polled_at = now
-            if total > 0 or routes.arrives(snapshot, key.tier, self._routing):
-                trigger.active_at = now
+            active = total > 0 or routes.arrives(snapshot, key.tier, self._routing)
+            trigger.active_at = now if active else trigger.active_at
             if not variant.desired:
-                return max(1, low) if trigger.active_at == now else 0
+                return max(1, low) if active else 0
             if not low and now - trigger.active_at > settings.cooldown_seconds / self._shorten:
                 trigger.history.clear()
                 return 0
