@@ -1,16 +1,18 @@
 """How a controller behaves: moves that no true and fresh number justifies, and changes of its mind.
 
-**Wrong-way** is a replica order, or a weight, of one cycle (docs/decisions/0011):
+**Wrong-way** is to order fewer replicas of a variant, or to lower a healthy tier's share of a class by more than
+``NOISE``, while the arrivals of the classes concerned are
 
-- fewer replicas of a variant, or a healthy tier's share of a class lowered by more than ``NOISE``, while the newest
-  true number of arrivals that can have been seen is older than ``FRESH_SECONDS``;
-- fewer replicas of a variant, while what is ready and stays could not even serve, however slowly, what truly arrived in
-  the last window. (How much can be carried within the SLO is the controller's own guess, and attainment tells.)
+- *old*: the newest true number that can have been seen was measured more than ``FRESH_SECONDS`` ago, or
+- *understated*: shown as less than was true when they were measured, by more than ``UNDERSTATED`` and chance;
 
-Giving back replicas that are stuck, obeying the user's maximum and saving above the budget's ceiling are justified.
+and to order fewer replicas while what is ready and stays could not even serve, however slowly, what truly arrived. (How
+much can be carried within the SLO is the controller's own guess, and attainment tells.) Giving back replicas that are
+stuck, obeying the user's maximum and saving above the budget's ceiling are justified.
+
 A **reversal** is an order that changes a tier's ordered capacity in the direction opposite to the order before it that
 changed it; stuck replicas that are given back are no order. Every controller is judged alike, from the truth and
-from what it ordered, never from its reasons.
+from what it ordered, never from its reasons. See docs/decisions/0011.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from trimtab_sim.truth import Truth
 
 FRESH_SECONDS = signals.Freshness().fresh_seconds
 """Up to this age a number counts as fresh, as it does for the planner."""
+UNDERSTATED = 0.2
+"""Arrivals shown as less than the truth by up to this share are true enough."""
 NOISE = 0.01
 """A share lowered by less is no move."""
 WINDOW_SECONDS = 600.0
@@ -63,28 +67,43 @@ def wrong_moves(snapshot: Snapshot, plan: Plan, policy: str, *, truth: Truth, pr
         profiles: how fast replicas really are.
     """
     state = snapshot.policies[policy]
-    tiers = [snapshot.tiers[key] for key in state.tiers if key in snapshot.tiers]
-    blind = f"the last true number is {truth.age:.0f} s old" if truth.age > FRESH_SECONDS else ""
+    untrue = {one.name: _untrue(state, one.name, truth) for one in state.spec.classes}
     found = []
-    for tier in tiers:
-        short = _shortage(tier, plan, _demand(state, plan, tier.key, truth), truth=truth, profiles=profiles)
-        for key, desired, wanted in _lowered(tier, plan, truth):
-            why = blind or short
-            if why and not _saves_above_ceiling(snapshot, plan, state):
-                found.append(WrongMove(truth.at, f"{_short(key)} {desired} → {wanted}", why))
-    if blind:
-        found += [WrongMove(truth.at, what, blind) for what in _moved_away(snapshot, plan, state, truth)]
+    for tier in (snapshot.tiers[key] for key in state.tiers if key in snapshot.tiers):
+        served = [name for name in untrue if _share(state, name, tier.key) > 0]
+        why = next(filter(None, (untrue[name] for name in served or untrue)), "")
+        why = why or _shortage(tier, plan, _demand(state, plan, tier.key, truth), truth=truth, profiles=profiles)
+        if why and not _saves_above_ceiling(snapshot, plan, state):
+            found += [WrongMove(truth.at, what, why) for what in _lowered(tier, plan, truth)]
+    for name, why in untrue.items():
+        if why:
+            found += [WrongMove(truth.at, what, why) for what in _moved_away(snapshot, plan, state, name, truth)]
     return found
 
 
-def _lowered(tier: TierState, plan: Plan, truth: Truth) -> Iterator[tuple[VariantKey, int, int]]:
-    """Variants that lose replicas which carry something, or will: key, count before, count wanted."""
+def _untrue(policy: PolicyState, name: str, truth: Truth) -> str:
+    """Why the arrivals of a class that can be seen are no evidence; empty if they are."""
+    if truth.age > FRESH_SECONDS:
+        return f"the last true number is {truth.age:.0f} s old"
+    traffic, arrived = policy.traffic.get(name), truth.arrivals.get(name, 0.0)
+    shown = signals.known(traffic.arrivals_per_second) if traffic is not None else None
+    if shown is not None and arrived - shown > max(UNDERSTATED * arrived, truth.noise.get(name, 0.0)):
+        return f"{arrived:.3g} req/s of {name} arrived, {shown:.3g} are shown"
+    return ""
+
+
+def _share(policy: PolicyState, name: str, tier: str) -> float:
+    return policy.weights.get(name, {}).get(tier, 0.0)
+
+
+def _lowered(tier: TierState, plan: Plan, truth: Truth) -> Iterator[str]:
+    """Variants that lose replicas which carry something, or will."""
     for variant in tier.variants:
         key = VariantKey(tier.key, variant.name)
         wanted = plan.replicas.get(key, variant.desired)
         above = max(0, variant.desired - max(variant.spec.replicas.max, wanted))
         if variant.desired - wanted > truth.stuck.get(key, 0) + above:
-            yield key, variant.desired, wanted
+            yield f"{_name(tier.key)}/{variant.name} {variant.desired} → {wanted}"
 
 
 def _demand(policy: PolicyState, plan: Plan, tier: str, truth: Truth) -> float:
@@ -111,12 +130,15 @@ def _saves_above_ceiling(snapshot: Snapshot, plan: Plan, policy: PolicyState) ->
     return before > ceiling and economics.plan_usd_per_hour(snapshot, plan.replicas) < before
 
 
-def _moved_away(snapshot: Snapshot, plan: Plan, policy: PolicyState, truth: Truth) -> Iterator[str]:
-    """Classes whose share of a healthy tier is lowered."""
-    for name, after in sorted(plan.weights.get(policy.key, {}).items()):
-        for key, share in sorted(policy.weights.get(name, {}).items()):
-            if key in snapshot.tiers and share - after.get(key, 0.0) > NOISE and _healthy(snapshot.tiers[key], truth):
-                yield f"{name} on {_name(key)} {share:.0%} → {after.get(key, 0.0):.0%}"
+def _moved_away(  # noqa: PLR0917 (one class of one decision)
+    snapshot: Snapshot, plan: Plan, policy: PolicyState, name: str, truth: Truth
+) -> Iterator[str]:
+    """Healthy tiers whose share of a class is lowered."""
+    after = plan.weights.get(policy.key, {}).get(name)
+    for key, share in sorted(policy.weights.get(name, {}).items()) if after is not None else ():
+        left = after.get(key, 0.0) if after is not None else share
+        if key in snapshot.tiers and share - left > NOISE and _healthy(snapshot.tiers[key], truth):
+            yield f"{name} on {_name(key)} {share:.0%} → {left:.0%}"
 
 
 def _healthy(tier: TierState, truth: Truth) -> bool:
@@ -126,10 +148,6 @@ def _healthy(tier: TierState, truth: Truth) -> bool:
 
 def _name(tier: str) -> str:
     return tier.rpartition("/")[2]
-
-
-def _short(key: VariantKey) -> str:
-    return f"{_name(key.tier)}/{key.variant}"
 
 
 class Directions:

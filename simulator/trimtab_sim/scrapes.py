@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import random
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from trimtab_core.snapshot import ReplicaPhase
 
 from trimtab_sim import engine, faults, fleet, meters, objects, replicas
 
+_REMEMBERED_SECONDS = 300.0
+"""For so long it is known what had truly arrived at the time of a scrape."""
 _GAUGES = ("running", "waiting", "kv_usage", "gap_seconds", "gaps", "prompt_tokens")
 
 
@@ -73,12 +76,24 @@ class Scraper:
         self._replaced = 0
         self._readings: dict[str, EngineReading] = {}
         self._arrived_at = -math.inf
+        self._arrivals: deque[tuple[float, dict[tuple[str, ...], float]]] = deque()
         self.sound_at = -math.inf
         """When the newest scrape was made (seconds of the run) whose arrivals have been seen, and were the truth."""
+
+    def sound_arrivals(self, window: float) -> dict[tuple[str, ...], float]:
+        """Requests a second by policy and class that had truly arrived in the window before ``sound_at``."""
+        within = [one for one in self._arrivals if self.sound_at - window <= one[0] <= self.sound_at]
+        if not within:
+            return {}
+        (since, first), (until, last) = within[0], within[-1]
+        return {labels: (value - first.get(labels, 0.0)) / max(until - since, 1.0) for labels, value in last.items()}
 
     def scrape(self) -> None:
         """Read routers and engines; controllers see it after the delay."""
         at, troubles = self._clock.now, self._troubles
+        self._arrivals.append((at, dict(self._counts.total(telemetry.ARRIVALS))))
+        while self._arrivals[0][0] < at - _REMEMBERED_SECONDS:
+            self._arrivals.popleft()
         self._replace_router(at)
         lost = any(loss.routers(at) and self._happens(loss.share) for loss in troubles.metric_loss)
         lost = lost or self._happens(self._wire.loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from trimtab_core.snapshot import ReplicaPhase
 
 from trimtab_sim import fleet, meters, scrapes, tallies
 
+_DEVIATIONS = 3.0
+"""Chance may move a count by so many standard deviations."""
 _MIX_WINDOWS = 5
 """The mix of a tier's requests is taken over so many windows: lengths need more requests than rates do."""
 
@@ -25,6 +28,8 @@ class Truth:
         age: seconds since the newest true numbers of arrivals were measured that controllers can have seen.
         ready: replicas that serve and make progress.
         stuck: pending replicas without a machine, or that never come up.
+        arrivals: by class, requests a second that had truly arrived when those numbers were measured.
+        noise: by class, by how much arrivals of one window and of one that ended a scrape earlier may differ by chance.
         demand: by class, requests a second that arrived in the last window and that no cache answered.
         mix: by tier name, mean lengths of its requests; ``mean`` where it had none.
     """
@@ -33,6 +38,8 @@ class Truth:
     age: float
     ready: Mapping[VariantKey, int] = field(default_factory=dict)
     stuck: Mapping[VariantKey, int] = field(default_factory=dict)
+    arrivals: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
     demand: Mapping[str, float] = field(default_factory=dict)
     mix: Mapping[str, capacity.Mix] = field(default_factory=dict)
     mean: capacity.Mix = capacity.DEFAULT_MIX
@@ -40,10 +47,11 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """What had been counted by a time, ever: requests by class, and by tier ended ones with their tokens."""
+    """What had been counted by a time, ever: arrivals and cache hits by class, by tier ended ones with their tokens."""
 
     at: float
-    offered: Mapping[str, float]
+    arrived: Mapping[str, float]
+    hits: Mapping[str, float]
     ended: Mapping[str, float]
     inputs: Mapping[str, float]
     outputs: Mapping[str, float]
@@ -57,7 +65,8 @@ class Witness:
         counts: what the routers really counted.
         cluster: all replicas.
         scraper: knows what has been seen.
-        window: seconds over which demand is taken.
+        window: seconds over which arrivals are taken.
+        lag: seconds between two scrapes.
         mean: lengths of all requests.
     """
 
@@ -69,6 +78,7 @@ class Witness:
         scraper: scrapes.Scraper,
         *,
         window: float,
+        lag: float,
         mean: capacity.Mix,
     ) -> None:
         self._policy = policy
@@ -76,6 +86,7 @@ class Witness:
         self._fleet = cluster
         self._scraper = scraper
         self._window = window
+        self._lag = lag
         self._mean = mean
         self._past: deque[_Counts] = deque()
 
@@ -86,39 +97,52 @@ class Witness:
         while len(self._past) > 1 and self._past[1].at <= at - _MIX_WINDOWS * self._window:
             self._past.popleft()
         before = max((one for one in self._past if one.at <= at - self._window), key=lambda one: one.at, default=None)
-        before = before or self._past[0]
-        elapsed = counted.at - before.at
+        demand = _rates(before or self._past[0], counted)
         ready: Counter[VariantKey] = Counter()
         stuck: Counter[VariantKey] = Counter()
         for key, replica in self._fleet.members():
             ready[key] += replica.phase is ReplicaPhase.READY and not replica.frozen
             stuck[key] += replica.stuck
-        demand = {name: _grown(counted.offered, before.offered, name) for name in counted.offered}
+        sound = self._scraper.sound_arrivals(self._window)
+        arrivals = {name: rate for (policy, name), rate in sound.items() if policy == self._policy}
         return Truth(
             at=at,
             age=at - self._scraper.sound_at,
             ready=ready,
             stuck=stuck,
-            demand={name: count / elapsed for name, count in demand.items()} if elapsed > 0 else {},
+            arrivals=arrivals,
+            noise={
+                name: _DEVIATIONS * math.sqrt(2 * rate * self._lag) / self._window for name, rate in arrivals.items()
+            },
+            demand=demand,
             mix=_mixes(self._past[0], counted),
             mean=self._mean,
         )
 
     def _count(self, at: float) -> _Counts:
-        offered, ended, inputs, outputs = (defaultdict[str, float](float) for _ in range(4))
+        arrived, hits, ended, inputs, outputs = (defaultdict[str, float](float) for _ in range(5))
         for labels, value in self._meters.total(telemetry.ARRIVALS).items():
             if labels[0] == self._policy:
-                offered[labels[1]] += value
+                arrived[labels[1]] += value
         for labels, value in self._meters.total(telemetry.CACHE_RESULTS).items():
             if labels[0] == self._policy and labels[2] == tallies.HIT:
-                offered[labels[1]] -= value
+                hits[labels[1]] += value
         for labels, value in self._meters.total(telemetry.REQUESTS).items():
             ended[labels[2]] += value if labels[3] == tallies.OK else 0.0
         for labels, value in self._meters.total(telemetry.INPUT_TOKENS).items():
             inputs[labels[2]] += value
         for labels, value in self._meters.total(telemetry.OUTPUT_TOKENS).items():
             outputs[labels[2]] += value
-        return _Counts(at, offered, ended, inputs, outputs)
+        return _Counts(at, arrived, hits, ended, inputs, outputs)
+
+
+def _rates(first: _Counts, last: _Counts) -> dict[str, float]:
+    """Requests a second by class that arrived between two counts and that no cache answered."""
+    span = max(last.at - first.at, 1.0)
+    return {
+        name: (_grown(last.arrived, first.arrived, name) - _grown(last.hits, first.hits, name)) / span
+        for name in last.arrived
+    }
 
 
 def _mixes(first: _Counts, last: _Counts) -> dict[str, capacity.Mix]:

@@ -157,7 +157,8 @@ class World:
         settings, mean = scenario.settings, mean_mix(scenario.trace)
         window = settings.window / settings.shorten
         policy = scenario.policy_key
-        witness = truth.Witness(policy, self._meters, self._fleet, self._scraper, window=window, mean=mean)
+        lag = settings.scrape_interval / settings.shorten
+        witness = truth.Witness(policy, self._meters, self._fleet, self._scraper, window=window, lag=lag, mean=mean)
         return conduct.Watch(
             policy,
             {key: kind.profile for key, kind in kinds.items()},

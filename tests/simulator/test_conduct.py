@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_core import capacity, observation
+from trimtab_core import capacity, observation, telemetry
 from trimtab_core.planning.plan import Plan, Prediction, Source, VariantKey
 from trimtab_core.snapshot import CapacityProfile, Snapshot, VariantMemory
 from trimtab_sim import conduct, objects
@@ -24,14 +24,24 @@ MIX = capacity.Mix(1000.0, 200.0)
 SHARES = {"small": 0.75, "large": 0.25}
 
 
-def seen(small: int = 4, large: int = 2, *, policy: dict[str, Any] | None = None) -> Snapshot:
-    """Both tiers under the policy, with so many replicas asked for and three quarters of the requests on the small."""
+def seen(
+    small: int = 4, large: int = 2, *, shown: float | None = None, policy: dict[str, Any] | None = None
+) -> Snapshot:
+    """Both tiers under the policy, with so many replicas asked for and three quarters of the requests on the small.
+
+    Of class ``default``, so many arrivals a second are shown; without them nothing is.
+    """
     made = objects.Objects((scenarios.SMALL, scenarios.LARGE), (scenarios.policy(**(policy or {})),), ())
     desired = {SMALL: small, LARGE: large}
     variants = {key: observation.ObservedVariant(count, told=count) for key, count in desired.items()}
     first = made.look(objects.EPOCH_SECONDS, variants, {}, {})
     made.remember(ordered({}, SHARES), first)
-    return made.look(objects.EPOCH_SECONDS + 15, variants, {}, {})
+    now = objects.EPOCH_SECONDS + 15
+    answers = {
+        "arrivals_per_second": (telemetry.Answer(("default/chat", "default"), shown or 0.0, now),),
+        "tables": (telemetry.Answer(("default/chat", "1-1", "router-0"), 1.0, now),),
+    }
+    return made.look(now, variants, {} if shown is None else answers, {})
 
 
 def ordered(replicas: dict[VariantKey, int], shares: dict[str, float] | None = None) -> Plan:
@@ -69,6 +79,27 @@ def test_fewer_replicas_without_fresh_numbers_are_wrong() -> None:
     (move,) = wrong(ordered({SMALL: 3}), so(age=conduct.FRESH_SECONDS + 1))
 
     assert move == "small/l4 4 → 3 at 100 s: the last true number is 46 s old"
+
+
+@pytest.mark.parametrize(
+    ("shown", "noise", "count"),
+    [(4.0, 0.0, 0), (3.3, 0.0, 0), (3.1, 0.0, 2), (3.1, 1.0, 0), (9.0, 0.0, 0)],
+    ids=["true", "a little less", "less", "less by chance", "more"],
+)
+def test_moves_by_understated_arrivals_are_wrong(shown: float, noise: float, count: int) -> None:
+    truth = so(arrivals={"default": 4.0}, noise={"default": noise})
+    plan = ordered({SMALL: 3}, {"small": 0.60, "large": 0.40})
+
+    assert len(wrong(plan, truth, seen(shown=shown))) == count
+
+
+def test_only_the_classes_of_a_tier_count_for_its_replicas() -> None:
+    truth = so(arrivals={"sensitive": 4.0})  # of which nothing is shown, and which go to the large tier alone
+
+    assert wrong(ordered({SMALL: 3}), truth, seen(shown=4.0)) == []
+    assert wrong(ordered({LARGE: 1}), truth, seen(shown=4.0)) == [
+        "large/h100 2 → 1 at 100 s: 4 req/s of sensitive arrived, 0 are shown"
+    ]
 
 
 def test_more_replicas_need_no_fresh_numbers() -> None:
