@@ -187,7 +187,7 @@ class Target(_Strict):
     Attributes:
         measure: ``saved``: share of the cost of the cheapest run of ``against`` that keeps the SLO. ``attainment``:
             share of the requests that met the SLO; ``attainment_gained``: the same less that of ``against``.
-            ``recovery_seconds``: from ``after_minutes`` until the SLO is kept again for good. The rest: fields of
+            ``recovery_seconds``: from ``after_minutes`` until the SLO is kept for three minutes. The rest: fields of
             the run's report.
         against: other runs of the scenario: baselines, or names in ``beside``.
         after_minutes: when the disturbance begins that must be recovered from.
@@ -238,7 +238,7 @@ class Scenario(_Strict):
     policy: str = ""
     trace: Trace
     quick: Quick = Quick()
-    faults: dict[str, Any] = {}
+    faults: dict[str, list[dict[str, Any]]] = {}
     baselines: list[str] | Literal["all"] = []
     routing: Literal["best", "mean"] = "best"
     oracle: bool = False
