@@ -33,6 +33,8 @@ CHUNK_TOKENS = 2048
 """Prompt tokens read in one step: vLLM's default ``--max-num-batched-tokens`` for serving."""
 _EPSILON = 1e-9
 """Steps nearer than this count as one: far below a token's share of a step, far above rounding noise."""
+_FULL = 1 - _EPSILON
+"""From this many steps of reading ahead on, the chunk of the next step has no room."""
 _FROZEN_STEP_SECONDS = 1e12
 """A step that ends long after every run."""
 _FINISH = int(engine.Order.FINISH)
@@ -89,9 +91,10 @@ class Processor:
     """
 
     __slots__ = (
-        "_at", "_chunk", "_chunk_seconds", "_clock", "_decoding", "_due", "_emptied", "_first", "_kv_reserved",
-        "_last", "_number", "_profile", "_read_until", "_read_whole", "_reading_seconds", "_step_seconds", "_steps",
-        "_target", "_waiting", "gap_seconds", "gaps", "kv_tokens", "running", "sequence_seconds",
+        "_at", "_awake", "_base_seconds", "_chunk", "_chunk_seconds", "_clock", "_decoding", "_due", "_emptied",
+        "_first", "_kv_reserved", "_last", "_max_sequences", "_number", "_post", "_read_until", "_read_whole",
+        "_sequence_seconds", "_step_seconds", "_steps", "_target", "_waiting", "gap_seconds", "gaps",
+        "kv_tokens", "running", "sequence_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -103,10 +106,14 @@ class Processor:
         emptied: Callable[[], None] | None = None,
     ) -> None:
         self._clock = clock
-        self._profile = profile
         self._chunk = chunk_tokens
         self._chunk_seconds = chunk_tokens / profile.prefill_tokens_per_second
+        self._base_seconds = profile.itl_base_seconds
+        self._sequence_seconds = profile.itl_per_sequence_seconds
+        self._max_sequences = profile.max_sequences
         self._emptied = emptied or (lambda: None)
+        self._post = clock.post
+        self._awake = self._wake  # bound once, not at each call
         self.kv_tokens = profile.kv_tokens
         self._waiting: deque[Job] = deque()
         self._first: deque[Job] = deque()  # those without a first token, in order of it
@@ -119,8 +126,7 @@ class Processor:
         self._steps = 0.0  # V at that time
         self._read_until = 0.0  # V at which all prompts of the batch are read
         self._read_whole = 0.0  # prompt tokens read by then, ever
-        self._step_seconds = self._reading_seconds = 0.0  # of a step, and of one in which a whole chunk is read
-        self._set_pace()
+        self._step_seconds = profile.itl_base_seconds  # of a step in which nothing is read
         self._target = 0  # V at which requests join or end next, and when that is
         self._due = math.inf
         self.sequence_seconds = 0.0
@@ -158,7 +164,7 @@ class Processor:
             self._begin_step()
         elif now == self._at and self._steps.is_integer():  # what comes as a step begins is part of it
             self._begin_step()
-        elif len(waiting) == 1 and self.running < self._profile.max_sequences:
+        elif len(waiting) == 1 and self.running < self._max_sequences:
             # it can join the next step, or else the first one whose chunk has room; whoever is before it sees to that
             step = max(math.floor(self._steps_by(now)) + 1, math.floor(self._read_until))
             if step < self._target:
@@ -186,9 +192,10 @@ class Processor:
     def obey(self, profile: CapacityProfile) -> None:
         """From now on follow the law of another profile: an engine that has become slow, or fast again."""
         self.advance()
-        self._profile = profile
         self._chunk_seconds = self._chunk / profile.prefill_tokens_per_second
-        self._set_pace()
+        self._base_seconds = profile.itl_base_seconds
+        self._sequence_seconds = profile.itl_per_sequence_seconds
+        self._step_seconds = self._base_seconds + self._sequence_seconds * self.running
         if self.running:
             self._wake_at(self._target)
 
@@ -198,20 +205,19 @@ class Processor:
         if not self.running:
             return self._steps
         if ahead > 0:
-            reading = ahead * self._reading_seconds
-            if elapsed <= reading:
-                return self._steps + elapsed / self._reading_seconds
-            return self._read_until + (elapsed - reading) / self._step_seconds
+            read = ahead * self._chunk_seconds
+            if elapsed > ahead * self._step_seconds + read:
+                return self._steps + (elapsed - read) / self._step_seconds
+            return self._steps + elapsed / (self._step_seconds + self._chunk_seconds)
         return self._steps + elapsed / self._step_seconds
 
     def _time_of(self, step: float) -> float:
         """The inverse: when V reaches a step."""
-        ahead = self._read_until - self._steps
+        ahead, steps = self._read_until - self._steps, step - self._steps
+        seconds = self._at + steps * self._step_seconds
         if ahead <= 0:
-            return self._at + (step - self._steps) * self._step_seconds
-        if step <= self._read_until:
-            return self._at + (step - self._steps) * self._reading_seconds
-        return self._at + ahead * self._reading_seconds + (step - self._read_until) * self._step_seconds
+            return seconds
+        return seconds + (ahead if ahead < steps else steps) * self._chunk_seconds  # noqa: FURB136 (once an event)
 
     def _move(self, now: float, steps: float) -> None:
         """Count what has happened since ``_at``: until ``now``, when V is ``steps``."""
@@ -228,16 +234,12 @@ class Processor:
                 self.gaps += steps - job.first_step
         self._at, self._steps = now, steps
 
-    def _set_pace(self) -> None:
-        profile = self._profile
-        self._step_seconds = seconds = profile.itl_base_seconds + profile.itl_per_sequence_seconds * self.running
-        self._reading_seconds = seconds + self._chunk_seconds
-
     def _wake_at(self, step: int) -> None:
         """Wake at a step. An earlier call is overruled: its event finds another time due and does nothing."""
         self._target = step
-        self._due = due = max(self._time_of(step), self._clock.now)
-        self._clock.post(due, self._wake, _FINISH)
+        now, due = self._clock.now, self._time_of(step)
+        self._due = due = due if due > now else now  # noqa: FURB136 (once an event)
+        self._post(due, self._awake, _FINISH)
 
     def _wake(self) -> None:
         """A step begins at which requests end or join."""
@@ -247,7 +249,7 @@ class Processor:
         self._due = math.inf
         step, last = self._target, self._last
         self._move(now, float(step))
-        if not last or last[0][0] > step:
+        if last[0][0] > step:
             self._begin_step()
             return
         ended = []
@@ -266,27 +268,29 @@ class Processor:
 
     def _begin_step(self) -> None:
         """Let waiting jobs join, in order, while there are slots, KV cache and room in the chunk; see what is next."""
-        profile, waiting, start = self._profile, self._waiting, self._steps
-        read_until = max(self._read_until, start)
-        while waiting and self.running < profile.max_sequences and read_until - start < 1 - _EPSILON:
+        waiting, start, kv_tokens = self._waiting, self._steps, self.kv_tokens
+        running, read_until = self.running, max(self._read_until, start)
+        while waiting and running < self._max_sequences and read_until - start < _FULL:
             job = waiting[0]
-            if self._kv_reserved + job.tokens > self.kv_tokens:
+            reserved = self._kv_reserved + job.tokens
+            if reserved > kv_tokens:
                 break
-            del waiting[0]
+            waiting.popleft()
+            self._kv_reserved = reserved
+            running += 1
             request = job.request
-            self._kv_reserved += job.tokens
             self._read_whole += request.input_tokens
             read_until += request.input_tokens / self._chunk
             job.first_step = first = math.ceil(read_until - _EPSILON)
             self._first.append(job)
-            self._number += 1
-            heapq.heappush(self._last, (first + request.output_tokens - 1, self._number, job))
-            self.running += 1
+            self._number = number = self._number + 1
+            heapq.heappush(self._last, (first + request.output_tokens - 1, number, job))
+        self.running = running
         self._read_until = read_until
-        self._set_pace()
-        if self._last:
+        self._step_seconds = self._base_seconds + self._sequence_seconds * running
+        if running:
             step = self._last[0][0]
-            if waiting and read_until - start >= 1 - _EPSILON:
+            if waiting and read_until - start >= _FULL:
                 step = min(step, math.floor(read_until + _EPSILON))
             self._wake_at(step)
 

@@ -288,11 +288,11 @@ class Service:
 
     def _quality(self, flight: _Flight) -> tuple[float, float]:
         """How good the tier's answer is, and that of the best allowed tier: known outcomes, else estimates by rank."""
-        choice, of = flight.choice, flight.of
-        return (
-            0.0 if choice.tier is None else self._quality_of(choice.tier, flight),
-            1.0 if of.best is None else self._quality_of(of.best, flight),
-        )
+        tier, best = flight.choice.tier, flight.of.best
+        earned = 0.0 if tier is None else self._quality_of(tier, flight)
+        if best is None:
+            return earned, 1.0
+        return earned, earned if best is tier else self._quality_of(best, flight)
 
     def _quality_of(self, tier: tables.Tier, flight: _Flight) -> float:
         known = None if self._outcome is None else self._outcome(flight.request, tier.model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +42,6 @@ from trimtab_sim.scenario import Settings as Settings  # noqa: PLC0414
 from trimtab_sim.scenario import class_shares as class_shares  # noqa: PLC0414
 from trimtab_sim.scenario import first_look as first_look  # noqa: PLC0414
 from trimtab_sim.scenario import mean_mix as mean_mix  # noqa: PLC0414
-from trimtab_sim.workload import Request
 
 EPOCH_SECONDS = objects.EPOCH_SECONDS
 """The moment that controllers take for the start of the run."""
@@ -214,8 +214,8 @@ class World:
         # before the first arrival: routers need a table
         self._decision = self._clock.at(start, self._decide, Order.CHANGE)
         self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
-        self._arrivals = arrivals.with_prologue(self._scenario.offered, self._prologue, self._duration)
-        self._next_arrival()
+        coming = arrivals.with_prologue(self._scenario.offered, self._prologue, self._duration)
+        self._clock.feed(coming, operator.attrgetter("arrival_s"), self._service.arrive, Order.ARRIVE)
         self._strikes.begin()
         levers = trouble.Levers(self._reprice, self._service.empty_cache, self._hand_over)
         trouble.schedule(
@@ -226,15 +226,6 @@ class World:
         self._fleet.begin_billing()
         self._recorder.observe(self._fleet.state())
 
-    def _next_arrival(self) -> None:
-        request = next(self._arrivals, None)
-        if request is not None:
-            self._clock.at(request.arrival_s, lambda: self._arrive(request), Order.ARRIVE)
-
-    def _arrive(self, request: Request) -> None:
-        self._service.arrive(request)
-        self._next_arrival()
-
     def _scrape(self) -> None:
         self._scraper.scrape()
         settings = self._scenario.settings
@@ -243,10 +234,10 @@ class World:
 
     def _end_early(self) -> None:
         """Abort the run once it has told enough. Asked right after a scrape, when looking changes nothing."""
-        stop, misses = self._stop, self._recorder.misses
+        stop = self._stop
         if self._bill is not None:  # the last answers come in, and nothing is paid for them
             return
-        if stop.misses is not None and misses > stop.misses:
+        if stop.misses is not None and self._recorder.misses + self._service.overdue() > stop.misses:
             self._aborted = f"more than {stop.misses} misses after {self._clock.now:.0f} s"
         if stop.usd is not None and self._fleet.bill().cost_usd + self._service.external_usd > stop.usd:
             self._aborted = f"more than ${stop.usd:.2f} after {self._clock.now:.0f} s"

@@ -43,8 +43,17 @@ def test_more_misses_than_allowed_end_the_run(overloaded: report.Run) -> None:
     ended = run(1, world.Stop(misses=50))
 
     assert ended.aborted.startswith("more than 50 misses after ")
-    assert misses(ended) > 50
-    assert ended.requests < overloaded.requests
+    assert ended.requests < overloaded.requests / 4
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_whoever_waits_is_a_miss_before_the_answer_comes_but_never_a_false_one(replicas: int) -> None:
+    whole = run(replicas)
+    allowed = misses(whole)
+
+    assert allowed > 100
+    assert run(replicas, world.Stop(misses=allowed)) == whole
+    assert run(replicas, world.Stop(misses=allowed // 2)).aborted != ""
 
 
 def test_a_bill_above_the_bound_ends_the_run(served: report.Run) -> None:
