@@ -56,9 +56,11 @@ def index(
         routers: that share the stream. Each sees a part chosen at random, whose excess over 1 is that much smaller
             (thinning: I_part - 1 = (I - 1)/routers), so it is multiplied back.
     """
-    rate = signals.known(arrivals_per_second)
+    rate, squares_rate = signals.known(arrivals_per_second), signals.known(squares_per_second)
     if rate is None or rate * seconds < LEAST_ARRIVALS:
         return signals.Missing("too few arrivals to tell")
+    if squares_rate is not None and squares_rate < rate / 2.0:  # every arrival adds at least 1
+        return signals.Missing("the routers don't count it")
     windows = max(2.0, seconds / WINDOW_SECONDS * max(1, routers))
     mean = rate * seconds / windows
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from trimtab_core import learning, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import inference_tier
+from trimtab_core.signals import Fresh, Missing, Signal, known
 from trimtab_core.snapshot import VariantMemory, Weights
 
 START_UTILISATION = 0.85
@@ -133,6 +134,34 @@ def _loss_rate(per_hour: float) -> str:
     """Two significant digits, at most four decimals: noise below that writes nothing."""
     shown = f"{float(f'{min(per_hour, 999.0):.2g}'):.4f}".rstrip("0").rstrip(".")
     return shown or "0"
+
+
+def spent(policy: v1alpha1.RoutingPolicy, now: float) -> Signal:
+    """USD that the policy's tiers have cost since the calendar month (UTC) of ``now`` began.
+
+    What status counted, and since then what status says they cost per hour: status is written whenever that changes.
+    So nothing is lost while no operator runs, only taken at the last known rate.
+    """
+    counted = policy.status.spend
+    until = epoch_seconds(counted.as_of) if counted is not None else None
+    if counted is None or until is None:
+        return Missing("nothing was counted yet")
+    begin = month_begin(now)
+    usd = units.decimal_number(counted.usd) if until >= begin else 0.0
+    rate = units.decimal_number(policy.status.usd_per_hour or "0")
+    return Fresh(usd + rate * max(0.0, now - max(until, begin)) / units.SECONDS_PER_HOUR, max(0.0, now - until))
+
+
+def spend_fields(spent_usd: Signal, now: float) -> dict[str, str]:
+    """The same as status holds it, as of ``now``; counting begins at zero."""
+    usd = known(spent_usd) or 0.0
+    return {"usd": f"{usd:.6f}".rstrip("0").rstrip("."), "asOf": rfc3339(now)}
+
+
+def month_begin(now: float) -> float:
+    """When the calendar month (UTC) of a moment began, epoch seconds."""
+    moment = dt.datetime.fromtimestamp(now, dt.UTC)
+    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
 
 
 def weights(policy: v1alpha1.RoutingPolicy) -> Weights:

@@ -192,7 +192,11 @@ class ClassTraffic:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """One policy now: its spec, its tiers in spec order, its measured traffic and the weights in force."""
+    """One policy now: its spec, its tiers in spec order, its measured traffic and the weights in force.
+
+    Attributes:
+        spent_usd_month_to_date: what its tiers have cost in this calendar month (UTC).
+    """
 
     key: PolicyKey
     spec: v1alpha1.RoutingPolicySpec

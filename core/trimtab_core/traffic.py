@@ -112,6 +112,7 @@ class Demand:
             tiers=tuple(f"{observed.metadata.namespace}/{tier.ref}" for tier in observed.spec.tiers),
             traffic=traffic,
             weights=recall.weights(observed),
+            spent_usd_month_to_date=recall.spent(observed, self.now),
             slo_attainment=attainment,
         )
 

@@ -6,6 +6,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from trimtab_core import signals, telemetry
+from trimtab_core.planning import inputs
 from trimtab_core.planning import plan as planning
 from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
@@ -37,6 +38,7 @@ class Meters:
                 telemetry.REPLICAS_WANTED,
                 telemetry.REPLICAS_READY,
                 telemetry.WEIGHT,
+                telemetry.FORECAST_ERROR,
             ):
                 self._families[family.name].clear()
 
@@ -56,7 +58,7 @@ class Meters:
         """What one cycle left."""
         for family in (
             telemetry.PLAN_USD_PER_HOUR, telemetry.REPLICAS_WANTED, telemetry.REPLICAS_READY, telemetry.WEIGHT,
-            telemetry.SIGNAL_AGE,
+            telemetry.SIGNAL_AGE, telemetry.FORECAST_ERROR,
         ):  # fmt: skip
             self._families[family.name].clear()
         self._show_tiers(outcome)
@@ -91,6 +93,9 @@ class Meters:
             for name, traffic in policy.traffic.items():
                 age = _age(traffic.arrivals_per_second)
                 self._gauge(telemetry.SIGNAL_AGE, policy.key, f"{name}.arrivalsPerSecond").set(age)
+
+        for (policy_key, name), error in inputs.forecast_errors(plan.demand).items():
+            self._gauge(telemetry.FORECAST_ERROR, policy_key, name).set(error)
 
     def _gauge(self, family: telemetry.Family, *labels: str) -> Gauge:
         found = self._families[family.name]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from trimtab_core import units
 
-UNWATCHED = frozenset({"age", "learning"})
-"""Fields that move all the time: they are written with the next change of something else."""
+UNWATCHED = frozenset({"age", "learning", "spend"})
+"""Fields that move all the time: once they are there, they are written with the next change of something else."""
 MEASURED = frozenset(
     {"value", "arrivalsPerSecond", "baselineUsdPerHour", "savedRatio", "sloAttainment", "exactHitRate", "startup"}
 )
@@ -23,7 +23,7 @@ def decimal(value: float, digits: int) -> str:
 def same(new: object, old: object, name: str = "") -> bool:
     """Whether two statuses say the same: ages don't count, and measured numbers may differ by noise."""
     if isinstance(new, dict) and isinstance(old, dict):
-        keys = (new.keys() | old.keys()) - UNWATCHED
+        keys = (new.keys() | old.keys()) - (UNWATCHED & new.keys() & old.keys())
         return all(key in new and key in old and same(new[key], old[key], key) for key in keys)
     if isinstance(new, list) and isinstance(old, list):
         return len(new) == len(old) and all(same(one, other) for one, other in zip(new, old, strict=True))

@@ -14,6 +14,7 @@ from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import fields
 from trimtab_core.conditions import Verdict, settle
+from trimtab_core.planning import inputs
 from trimtab_core.planning import plan as planning
 from trimtab_core.routing.table import RoutingTable
 from trimtab_core.snapshot import PolicyKey, ReplicaPhase, Snapshot, TierKey
@@ -195,10 +196,11 @@ def _policy(
         "applied": _applied(applied),
         "classes": [_class(cycle, state, cls) for cls in state.spec.classes],
         "usdPerHour": noise.decimal(usd_per_hour, 4),
+        "spend": recall.spend_fields(state.spent_usd_month_to_date, cycle.snapshot.now),
         **_savings(cycle, state),
         "sloAttainment": _ratio(state.slo_attainment),
         "reason": _reason(before.reason, decisions, cycle.plan.reasons_of(policy=key)),
-        "signals": _policy_signals(state),
+        "signals": _policy_signals(state, cycle.plan),
         "decisions": _appended(before.decisions, decisions),
         "conditions": _conditions(before.conditions, verdicts, cycle.snapshot.now, observed.metadata.generation),
     }
@@ -234,16 +236,20 @@ def _savings(cycle: Cycle, state: snapshots.PolicyState) -> Manifest:
     return {"baselineUsdPerHour": noise.decimal(baseline, 3), "savedRatio": f"{1 - cost / baseline:.2f}"}
 
 
-def _policy_signals(state: snapshots.PolicyState) -> list[Manifest]:
-    """What was measured of a policy's classes."""
+def _policy_signals(state: snapshots.PolicyState, plan: planning.Plan) -> list[Manifest]:
+    """What was measured of a policy's classes, and how wrong their forecasts have been."""
     shown = [_signal("sloAttainment", state.slo_attainment)]
+    errors = inputs.forecast_errors(plan.demand)
     for name, traffic in sorted(state.traffic.items()):
         shown += [
             _signal(f"{name}.arrivalsPerSecond", traffic.arrivals_per_second),
             _signal(f"{name}.inputTokens", traffic.input_tokens),
             _signal(f"{name}.outputTokens", traffic.output_tokens),
             _signal(f"{name}.cacheHitRatio", traffic.cache_hit_ratio),
+            _signal(f"{name}.burstiness", traffic.burstiness),
         ]
+        if (state.key, name) in errors:
+            shown.append(_signal(f"{name}.forecastError", signals.Fresh(errors[state.key, name], 0.0)))
     return shown
 
 

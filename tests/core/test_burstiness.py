@@ -76,3 +76,8 @@ def test_no_squares_are_no_index() -> None:
     gone = signals.Missing("no series")
     assert burstiness.index(signals.Fresh(5.0, 1.0), gone, seconds=60.0) == gone
     assert isinstance(burstiness.index(gone, gone, seconds=60.0), signals.Missing)
+
+
+def test_routers_that_do_not_count_squares_tell_no_burstiness() -> None:
+    found = burstiness.index(signals.Fresh(5.0, 1.0), signals.Fresh(0.0, 1.0), seconds=60.0)
+    assert found == signals.Missing("the routers don't count it")

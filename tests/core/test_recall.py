@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core import learning, recall, units
 from trimtab_core.api import v1alpha1
+from trimtab_core.signals import Fresh, Missing
 from trimtab_core.snapshot import VariantMemory
 
 
@@ -85,6 +86,46 @@ def test_memory_survives_status() -> None:
     )
     assert recall.memory(tier, "l4") == memory
     assert recall.memory(tier, "other") == VariantMemory()
+
+
+# What was spent -------------------------------------------------------------------------------------------------
+
+NOVEMBER = recall.epoch_seconds("2026-11-01T00:00:00Z") or 0.0
+HOUR = 3600.0
+
+
+def spending(usd: str, as_of: float, per_hour: str = "6") -> v1alpha1.RoutingPolicy:
+    status = {"usdPerHour": per_hour, "spend": {"usd": usd, "asOf": recall.rfc3339(as_of)}}
+    return v1alpha1.RoutingPolicy.model_validate(
+        {"metadata": {"name": "p", "namespace": "ns"}, "spec": {"tiers": [{"ref": "a"}]}, "status": status}
+    )
+
+
+@pytest.mark.parametrize(
+    ("as_of", "now", "usd"),
+    [
+        pytest.param(10 * HOUR, 10 * HOUR, 100.0, id="as it was counted"),
+        pytest.param(10 * HOUR, 10.5 * HOUR, 103.0, id="half an hour at 6 USD more"),
+        pytest.param(10 * HOUR, 20 * HOUR, 160.0, id="ten hours without an operator"),
+        pytest.param(-HOUR, 2 * HOUR, 12.0, id="a new month begins at zero"),
+        pytest.param(10 * HOUR, 9 * HOUR, 100.0, id="a clock that went back"),
+    ],
+)
+def test_spending_goes_on_at_the_last_known_rate(as_of: float, now: float, usd: float) -> None:
+    found = recall.spent(spending("100", NOVEMBER + as_of), NOVEMBER + now)
+    assert isinstance(found, Fresh)
+    assert found.value == pytest.approx(usd)
+
+
+def test_spending_survives_status_and_begins_at_zero() -> None:
+    fields = recall.spend_fields(Fresh(1234.5, 0.0), NOVEMBER + HOUR)
+    assert fields == {"usd": "1234.5", "asOf": "2026-11-01T01:00:00Z"}
+    assert recall.spend_fields(Missing("never"), NOVEMBER)["usd"] == "0"
+
+
+def test_spending_that_was_never_counted_is_missing() -> None:
+    policy = v1alpha1.RoutingPolicy.model_validate({"metadata": {"name": "p"}, "spec": {"tiers": [{"ref": "a"}]}})
+    assert isinstance(recall.spent(policy, NOVEMBER), Missing)
 
 
 # What was learned -----------------------------------------------------------------------------------------------

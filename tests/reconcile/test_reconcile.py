@@ -86,7 +86,7 @@ def test_load_that_returns_takes_the_mark_off_again() -> None:
     made.metrics.rates["default"] = 1.0
     while not any(labels.DRAIN_SINCE in pod.annotations for pod in pods):
         made.cycle()
-    made.metrics.rates["default"] = 40.0
+    made.metrics.rates["default"] = 60.0
     made.cycle(2)
     assert not any(labels.DRAIN_SINCE in pod.annotations for pod in pods)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trimtab_core import signals
 from trimtab_core.api import v1alpha1
 from trimtab_operator import noise
 
@@ -33,6 +34,8 @@ def test_decimals_are_plain_and_short(value: float, digits: int, expected: str) 
             {"signals": [{"name": "a", "age": "1s"}]}, {"signals": [{"name": "a", "age": "9s"}]}, True, id="ages"
         ),
         pytest.param({"learning": {"samples": 9}}, {"learning": {"samples": 30}}, True, id="how much was learned"),
+        pytest.param({"spend": {"usd": "9"}}, {"spend": {"usd": "1"}}, True, id="what was spent since"),
+        pytest.param({"spend": {"usd": "0"}}, {}, False, id="the first time that spending is counted"),
         pytest.param({"signals": [{"value": "100"}]}, {"signals": [{"value": "104"}]}, True, id="noise"),
         pytest.param({"signals": [{"value": "100"}]}, {"signals": [{"value": "110"}]}, False, id="more than noise"),
         pytest.param({"value": "0"}, {"value": "0.004"}, True, id="noise near zero"),
@@ -152,3 +155,18 @@ def test_a_router_that_stays_behind_is_said_after_a_while() -> None:
     young = world.World(default=5.0)
     young.cycle()
     assert young.cluster.condition("chat", "RoutingPolicy", "TableCurrent")["status"] == "True"
+
+
+def test_spending_is_counted_from_the_first_cycle_and_goes_on_after_a_restart() -> None:
+    made = steady()
+    status = made.cluster.statuses["RoutingPolicy", "default", "chat"]
+    assert 0 <= float(status["spend"]["usd"]) < 1.0
+    spent = made.memory.snapshot.policies["default/chat"].spent_usd_month_to_date
+    # Every replica costs $1 per hour; eight cycles of 15 s are two minutes.
+    assert 0 < signals.known(spent) < 10 * 120 / 3600
+
+
+def test_status_tells_how_wrong_forecasts_have_been_and_how_bunched_arrivals_are() -> None:
+    shown = {each["name"]: each for each in steady().cluster.statuses["RoutingPolicy", "default", "chat"]["signals"]}
+    assert shown["default.forecastError"]["value"] == "0"  # the rate has been the same all the time
+    assert shown["default.burstiness"]["state"] == "Missing"  # this world counts no squares

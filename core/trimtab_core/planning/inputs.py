@@ -31,6 +31,8 @@ STARTUP = "start-up"
 """Name of the input that says how long a variant's replica takes from creation to its first answer."""
 ARRIVALS, PLANNED = "arrivals", "planned for"
 """Names of a class's measured and of its planned demand."""
+FORECAST_ERROR = "forecast error"
+"""Name of the input that says how wrong forecasts of a class have been one start-up time ahead."""
 _RATE = "req/s"
 SHARE = "of arrivals"
 """Unit of a share from 0 to 1."""
@@ -80,8 +82,24 @@ def _of_class(name: str, traffic: ClassTraffic | None, load: Load) -> Iterator[I
         yield of_signal(name, "tokens out", traffic.output_tokens, "per request")
         if not isinstance(traffic.cache_hit_ratio, signals.Missing):
             yield of_signal(name, "cache hits", traffic.cache_hit_ratio, SHARE)
+        if not isinstance(traffic.burstiness, signals.Missing):
+            yield of_signal(name, "burstiness", traffic.burstiness, "1 is Poisson")
     yield Input(name, "expected", load.forecast.mean, _RATE, FORECAST, note=load.forecast.method)
+    if load.forecast.scored:
+        by_last = f"of what came; {load.forecast.last_error_ratio:.1%} by the last value"
+        yield Input(name, FORECAST_ERROR, load.forecast.error_ratio, "ratio", FORECAST, note=by_last)
     yield Input(name, PLANNED, load.planned, _RATE, FORECAST, note="after the cache, with a margin for error")
+
+
+def forecast_errors(demand: Demand) -> Mapping[tuple[PolicyKey, ClassName], float]:
+    """How wrong forecasts have been one start-up time ahead, as a share of what came; only of scored classes."""
+    return {
+        (policy, name): found.value
+        for policy, classes in demand.items()
+        for name, inputs in classes.items()
+        for found in inputs
+        if found.name == FORECAST_ERROR and found.value is not None
+    }
 
 
 def of_signal(about: str, name: str, signal: signals.Signal, unit: str) -> Input:

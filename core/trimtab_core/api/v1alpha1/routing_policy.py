@@ -209,6 +209,13 @@ class AppliedTable(fields.ApiModel):
     version: Annotated[str, Field(max_length=64)] = Field(description="Version of the table that it serves by.")
 
 
+class Spend(fields.ApiModel):
+    """What a policy's tiers have cost since the calendar month (UTC) of ``as_of`` began."""
+
+    usd: fields.Decimal = Field(description="USD since the month began, or since Trimtab first saw the policy.")
+    as_of: fields.RFC3339 = Field(description="Until when it is counted; usdPerHour has been running on since.")
+
+
 class RoutingPolicyStatus(fields.ApiModel):
     """What Trimtab did and saw."""
 
@@ -224,6 +231,7 @@ class RoutingPolicyStatus(fields.ApiModel):
         default_factory=list, description="Weights in force.", json_schema_extra=fields.keyed_by("name")
     )
     usd_per_hour: fields.Decimal | None = Field(None, description="What the policy's tiers cost now.")
+    spend: Spend | None = Field(None, description="What they have cost this month.")
     baseline_usd_per_hour: fields.Decimal | None = Field(
         None, description="What they would cost with every request on the baseline tier."
     )
