@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": ("trimtab_cli.validate", "Check manifests offline: schema, rules and cross-references."),
     "simulate": ("trimtab_cli.simulate", "Replay a trace in simulated time, beside baselines."),
     "plan": ("trimtab_cli.plan", "Predict what an edit of manifests changes in cost, SLO and quality."),
+    "explain": ("trimtab_cli.explain", "Explain one decision: inputs, reasons, alternatives, outcome."),
     "operator": ("trimtab_cli.operator", "Run the operator (in a cluster)."),
     "router": ("trimtab_cli.router", "Run the router (data plane)."),
     "engine-sim": ("trimtab_cli.engine_sim", "Run a vLLM-shaped engine without a GPU."),

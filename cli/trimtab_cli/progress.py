@@ -20,7 +20,7 @@ class Meter(Protocol):
         ...
 
     def told(self, what: str) -> None:
-        """A run begins whose own progress nobody knows; its name stands before a colon."""
+        """A run begins whose own progress nobody knows."""
         ...
 
 
@@ -42,14 +42,15 @@ class Bars:
     Args:
         progress: draws them.
         whole: what all of it is, such as ``3 controllers``.
-        parts: how many names will be told.
+        parts: how many runs are expected; it may become a few more or less.
     """
 
     def __init__(self, progress: Progress, whole: str, parts: int) -> None:
         self._progress = progress
         self._whole = progress.add_task(whole, total=parts)
         self._part = progress.add_task("", total=1.0)
-        self._names: list[str] = []
+        self._parts = parts
+        self._begun = 0
 
     def run(self, what: str) -> world.Progress:
         """Its bar fills as the run goes on."""
@@ -61,16 +62,14 @@ class Bars:
         self._begin(what, total=None)
 
     def _begin(self, what: str, *, total: float | None) -> None:
-        name = what.partition(":")[0]
-        if name not in self._names:
-            self._names.append(name)
-            self._progress.update(self._whole, completed=len(self._names) - 1)
+        self._begun += 1
+        self._progress.update(self._whole, completed=min(self._begun, self._parts) - 1)
         self._progress.reset(self._part, description=what, total=total)
 
 
 @contextmanager
 def meter(whole: str, parts: int) -> Iterator[Meter]:
-    """A meter for work of so many parts, on a terminal's standard error; a quiet one elsewhere."""
+    """A meter for work of about so many runs, on a terminal's standard error; a quiet one elsewhere."""
     if not sys.stderr.isatty():
         yield Quiet()
         return

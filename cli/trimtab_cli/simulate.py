@@ -15,7 +15,7 @@ from trimtab_core import units
 from trimtab_sim import control, prompts, report, search, world
 
 from trimtab_cli import failure, progress, scenarios
-from trimtab_cli.pages import figures, page
+from trimtab_cli.pages import figures, page, wording
 from trimtab_cli.simulation import story, table
 
 MANY_REQUESTS = 20_000
@@ -30,6 +30,10 @@ _PIPE_WIDTH = 200
     "--baselines", "baseline_names", default="all", show_default=True, metavar="all|none|NAMES",
     help=f"Comma-separated: {', '.join(search.NAMES)}.",
 )  # fmt: skip
+@click.option(
+    "--routing", type=click.Choice([search.BEST, search.MEAN]), default=search.BEST, show_default=True,
+    help="Where baselines send requests: to the best tier, or by fixed weights, the mean of Trimtab's own.",
+)  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all results here.")
 @click.option(
     "--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots here."
@@ -39,6 +43,7 @@ def command(
     paths: tuple[Path, ...],
     *,
     baseline_names: str,
+    routing: str,
     json_file: Path | None,
     html_file: Path | None,
     debug: bool,
@@ -54,7 +59,7 @@ def command(
         scenarios.require_writable(option, path)
     with scenarios.told(debug=debug):
         prepared = scenarios.prepare(paths, wish)
-        runs = _run(prepared.scenario, names)
+        runs = _run(prepared.scenario, names, routing)
     told = _story(prepared, runs, wish)
     _print(told)
     scenarios.write("--json", json_file, json.dumps(_document(told, prepared), indent=1) + "\n")
@@ -76,12 +81,12 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _run(scenario: world.Scenario, names: Sequence[str]) -> tuple[report.Run, ...]:
-    whole = f"Trimtab and {len(names)} baselines" if names else "Trimtab"
-    with progress.meter(whole, len(names) + 1) as meter:
+def _run(scenario: world.Scenario, names: Sequence[str], routing: str) -> tuple[report.Run, ...]:
+    whole = f"Trimtab and {wording.count(len(names), 'baseline')}" if names else "Trimtab"
+    with progress.meter(whole, 1 + len(names) * search.TRIES) as meter:
         ours = world.simulate(scenario, control.Trimtab(), meter.run("trimtab"))
         workers = (os.cpu_count() or 1) if len(scenario.trace) >= MANY_REQUESTS else 1
-        return ours, *search.run_baselines(scenario, names, meter.told, workers=workers)
+        return ours, *search.run_baselines(scenario, names, meter.told, workers=workers, routing=routing)
 
 
 def _story(prepared: scenarios.Prepared, runs: Sequence[report.Run], wish: scenarios.Wish) -> story.Story:

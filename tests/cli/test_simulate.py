@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from trimtab_cli import simulate
+from trimtab_sim import search
 
 from . import samples
 from .samples import POLICY, manifests, trace
@@ -26,9 +27,9 @@ def test_a_table_beside_baselines_and_a_json_file(tmp_path: Path) -> None:
     lines = result.output.splitlines()
     assert lines[0] == "trace.csv: 120 requests in 1m59s"
     assert [line.split()[0] for line in lines[3:6]] == ["trimtab", "static-peak", "hpa-queue"]
-    assert "static-peak: 1 × large/one; smallest of 1 counts tried" in result.output
+    assert "static-peak: 1 × large/one; smallest of 1 fleets tried" in result.output
     document = json.loads(out.read_text())
-    assert [found["controller"] for found in document["runs"]] == ["trimtab", "static-peak", "hpa-queue"]
+    assert [found["controller"] for found in document["runs"]] == ["trimtab", *search.NAMES]
     assert document["runs"][0]["requests"] == 120
     assert document["slo_attainment_wanted"] == 0.9
     assert document["trace"] == "trace.csv"
@@ -69,7 +70,7 @@ def test_a_missed_slo_is_a_finding_and_the_table_is_shown_all_the_same(tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--baselines", "hpa-cpu"], "--baselines hpa-cpu: hpa-cpu is none of static-peak, hpa-queue, all or none"),
+        (["--baselines", "hpa-cpu"], "--baselines hpa-cpu: hpa-cpu is none of static-peak, hpa-queue, "),
         (["--baselines", ","], "--baselines ,: nothing is none of"),
         (["--speed", "0"], "speed must be a finite number above 0, not 0"),
         (["--minutes", "-1"], "minutes must be a finite number above 0, not -1"),
@@ -142,3 +143,15 @@ def test_the_page_shows_every_controller_over_time_and_stands_alone(tmp_path: Pa
         assert f'aria-label="{title}"' in text
     assert "static-peak settings" in text
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_faults_are_part_of_the_run(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("flashCrowd:\n- {from: 30s, until: 60s, factor: 3}\n")
+    out = tmp_path / "out.json"
+    given = ("-f", manifests(tmp_path), "--trace", trace(tmp_path), "--baselines", "none", "--json", out)
+
+    run(*given, "--faults", faults)
+
+    # 120 requests, one a second; about 60 more in the 30 s of the crowd
+    assert json.loads(out.read_text())["runs"][0]["requests"] > 150

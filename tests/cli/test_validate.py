@@ -204,7 +204,7 @@ ROWS = [
     Row("model does not fit", "    accelerator: {type: H200, count: 2}", "    accelerator: {type: H100, count: 1}",
         "profile-missing", "spec.variants[0].accelerator", ("do not fit in 1 × H100", "raise accelerator.count")),
     Row("SLO that no variant can meet", "    itl: {p95: 60ms}", "    itl: {p95: 15ms}", "slo-infeasible",
-        "spec.slo.itl.p95", ("the best, small/l40s, takes 27ms", "write at least 40ms")),
+        "spec.slo.itl.p95", ("the best, small/l40s, takes 26ms", "write at least 38ms")),
     Row("first token that no variant can meet", "    ttft: {p95: 2s}", "    ttft: {p95: 100ms}", "slo-infeasible",
         "spec.slo.ttft.p95", ("the best, large/h200", "a lone request of 1200 tokens in, 200 out")),
     Row("class SLO that no tier can meet", "    slo: {e2e: {p95: 10m}}", "    slo: {e2e: {p95: 5s}}", "slo-infeasible",

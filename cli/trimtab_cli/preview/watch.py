@@ -31,23 +31,31 @@ class Moment:
     broken: tuple[Reason, ...]
 
 
+class Notes(list[Moment]):
+    """What was noted; shared by copies of its controller, so that it outlives a change of leader."""
+
+    def __deepcopy__(self, memo: object) -> Notes:
+        return self
+
+
 class Watched(control.Trimtab):
     """The shipped planner; ``moments`` are its cycles from the start of the trace on."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.moments: list[Moment] = []
+        self.moments = Notes()
 
     def step(self, snapshot: Snapshot) -> control.Orders:
         """Decide as shipped, and note it."""
         orders = super().step(snapshot)
         at_s = snapshot.now - world.EPOCH_SECONDS
         if at_s >= 0:
-            self.moments.append(_moment(at_s, snapshot, orders.plan))
+            self.moments.append(moment(at_s, snapshot, broken(orders.plan)))
         return orders
 
 
-def _moment(at_s: float, snapshot: Snapshot, plan: Plan) -> Moment:
+def moment(at_s: float, snapshot: Snapshot, unkept: tuple[Reason, ...]) -> Moment:
+    """What a snapshot shows of replicas and their cost."""
     replicas: dict[VariantKey, int] = {}
     usd: dict[TierKey, float] = {}
     for tier in snapshot.tiers.values():
@@ -56,7 +64,7 @@ def _moment(at_s: float, snapshot: Snapshot, plan: Plan) -> Moment:
             replicas[VariantKey(tier.key, variant.name)] = count
             price = economics.worst_usd_per_hour(snapshot, tier.key, variant)
             usd[tier.key] = usd.get(tier.key, 0.0) + count * price
-    return Moment(at_s, replicas, usd, broken(plan))
+    return Moment(at_s, replicas, usd, unkept)
 
 
 def broken(plan: Plan) -> tuple[Reason, ...]:
