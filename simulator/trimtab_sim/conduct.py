@@ -17,6 +17,7 @@ from what it ordered, never from its reasons. See docs/decisions/0011.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -83,8 +84,9 @@ def wrong_moves(snapshot: Snapshot, plan: Plan, policy: str, *, truth: Truth, pr
 
 def _untrue(policy: PolicyState, name: str, truth: Truth) -> str:
     """Why the arrivals of a class that can be seen are no evidence; empty if they are."""
-    if truth.age > FRESH_SECONDS:
-        return f"the last true number is {truth.age:.0f} s old"
+    age = truth.age.get(name, math.inf)
+    if age > FRESH_SECONDS:
+        return f"the last true number of {name} is {age:.0f} s old"
     traffic, arrived = policy.traffic.get(name), truth.arrivals.get(name, 0.0)
     shown = signals.known(traffic.arrivals_per_second) if traffic is not None else None
     if shown is not None and arrived - shown > max(UNDERSTATED * arrived, truth.noise.get(name, 0.0)):

@@ -77,16 +77,24 @@ class Scraper:
         self._readings: dict[str, EngineReading] = {}
         self._arrived_at = -math.inf
         self._arrivals: deque[tuple[float, dict[tuple[str, ...], float]]] = deque()
-        self.sound_at = -math.inf
-        """When the newest scrape was made (seconds of the run) whose arrivals have been seen, and were the truth."""
+        self._heard_at = -math.inf
+        self._sound: dict[tuple[str, ...], float] = {}
 
-    def sound_arrivals(self, window: float) -> dict[tuple[str, ...], float]:
-        """Requests a second by policy and class that had truly arrived in the window before ``sound_at``."""
-        within = [one for one in self._arrivals if self.sound_at - window <= one[0] <= self.sound_at]
+    def sound_at(self, policy: str, request_class: str) -> float:
+        """When the newest number of a class's arrivals was measured (seconds of the run) that is seen and is true.
+
+        Of a class that never had a request it is the newest scrape of its router.
+        """
+        return self._sound.get((policy, request_class), self._heard_at)
+
+    def arrivals(self, policy: str, request_class: str, window: float) -> float:
+        """Requests a second that had truly arrived in the window before that."""
+        until = self.sound_at(policy, request_class)
+        within = [counts for at, counts in self._arrivals if until - window <= at <= until]
         if not within:
-            return {}
-        (since, first), (until, last) = within[0], within[-1]
-        return {labels: (value - first.get(labels, 0.0)) / max(until - since, 1.0) for labels, value in last.items()}
+            return 0.0
+        first, last = (counts.get((policy, request_class), 0.0) for counts in (within[0], within[-1]))
+        return (last - first) / window
 
     def scrape(self) -> None:
         """Read routers and engines; controllers see it after the delay."""
@@ -116,8 +124,11 @@ class Scraper:
             else:
                 self._counts.keep(page, router=name)
         own = scrape.pages[scrape.router]
-        if own is not None and all(math.isfinite(s.value) for family, _, s in own if family is telemetry.ARRIVALS):
-            self.sound_at = scrape.at
+        if own is not None:
+            self._heard_at = scrape.at
+            for family, labels, sample in own:
+                if family is telemetry.ARRIVALS and math.isfinite(sample.value):
+                    self._sound[labels[telemetry.POLICY], labels[telemetry.CLASS]] = scrape.at
         self._counts.keep_engines(scrape.engines)
 
     def _happens(self, share: float) -> bool:

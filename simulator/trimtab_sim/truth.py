@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trimtab_core import capacity, telemetry
@@ -25,17 +25,17 @@ class Truth:
 
     Attributes:
         at: seconds of the run.
-        age: seconds since the newest true numbers of arrivals were measured that controllers can have seen.
+        age: by class, seconds since the newest true number of its arrivals was measured that controllers can have seen.
         ready: replicas that serve and make progress.
         stuck: pending replicas without a machine, or that never come up.
-        arrivals: by class, requests a second that had truly arrived when those numbers were measured.
+        arrivals: by class, requests a second that had truly arrived when that number was measured.
         noise: by class, by how much arrivals of one window and of one that ended a scrape earlier may differ by chance.
         demand: by class, requests a second that arrived in the last window and that no cache answered.
         mix: by tier name, mean lengths of its requests; ``mean`` where it had none.
     """
 
     at: float
-    age: float
+    age: Mapping[str, float]
     ready: Mapping[VariantKey, int] = field(default_factory=dict)
     stuck: Mapping[VariantKey, int] = field(default_factory=dict)
     arrivals: Mapping[str, float] = field(default_factory=dict)
@@ -62,6 +62,7 @@ class Witness:
 
     Args:
         policy: whose traffic is looked at, ``namespace/name``.
+        classes: of that policy.
         counts: what the routers really counted.
         cluster: all replicas.
         scraper: knows what has been seen.
@@ -70,9 +71,10 @@ class Witness:
         mean: lengths of all requests.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 (all that it looks at)
         self,
         policy: str,
+        classes: Sequence[str],
         counts: meters.Meters,
         cluster: fleet.Fleet,
         scraper: scrapes.Scraper,
@@ -82,6 +84,7 @@ class Witness:
         mean: capacity.Mix,
     ) -> None:
         self._policy = policy
+        self._classes = tuple(classes)
         self._meters = counts
         self._fleet = cluster
         self._scraper = scraper
@@ -103,11 +106,10 @@ class Witness:
         for key, replica in self._fleet.members():
             ready[key] += replica.phase is ReplicaPhase.READY and not replica.frozen
             stuck[key] += replica.stuck
-        sound = self._scraper.sound_arrivals(self._window)
-        arrivals = {name: rate for (policy, name), rate in sound.items() if policy == self._policy}
+        arrivals = {name: self._scraper.arrivals(self._policy, name, self._window) for name in self._classes}
         return Truth(
             at=at,
-            age=at - self._scraper.sound_at,
+            age={name: at - self._scraper.sound_at(self._policy, name) for name in self._classes},
             ready=ready,
             stuck=stuck,
             arrivals=arrivals,

@@ -157,8 +157,16 @@ class World:
         settings, mean = scenario.settings, mean_mix(scenario.trace)
         window = settings.window / settings.shorten
         policy = scenario.policy_key
-        lag = settings.scrape_interval / settings.shorten
-        witness = truth.Witness(policy, self._meters, self._fleet, self._scraper, window=window, lag=lag, mean=mean)
+        witness = truth.Witness(
+            policy,
+            tuple(each.name for each in self._first.policies[policy].spec.classes),
+            self._meters,
+            self._fleet,
+            self._scraper,
+            window=window,
+            lag=settings.scrape_interval / settings.shorten,
+            mean=mean,
+        )
         return conduct.Watch(
             policy,
             {key: kind.profile for key, kind in kinds.items()},

@@ -54,16 +54,16 @@ def ordered(replicas: dict[VariantKey, int], shares: dict[str, float] | None = N
     return Plan(replicas, weights, memory, Prediction(0.0, 0.0, 1.0, 0.0), Source.FLOOR)
 
 
-def so(**changes: Any) -> Truth:
-    """Four and two replicas that serve, 4 req/s, a number 6 s old."""
+def so(age: float = 6.0, **changes: Any) -> Truth:
+    """Four and two replicas that serve, 4 req/s, numbers that are 6 s old."""
     values: dict[str, Any] = {
         "at": 100.0,
-        "age": 6.0,
         "ready": {SMALL: 4, LARGE: 2},
         "demand": {"default": 4.0},
         "mean": MIX,
     }
-    return Truth(**(values | changes))
+    ages = dict.fromkeys(("default", "sensitive"), age)
+    return Truth(age=ages, **(values | changes))
 
 
 def wrong(plan: Plan, truth: Truth, snapshot: Snapshot | None = None) -> list[str]:
@@ -78,7 +78,7 @@ def test_fewer_replicas_by_fresh_numbers_are_right_while_the_rest_can_serve() ->
 def test_fewer_replicas_without_fresh_numbers_are_wrong() -> None:
     (move,) = wrong(ordered({SMALL: 3}), so(age=conduct.FRESH_SECONDS + 1))
 
-    assert move == "small/l4 4 → 3 at 100 s: the last true number is 46 s old"
+    assert move == "small/l4 4 → 3 at 100 s: the last true number of default is 46 s old"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ class Wires:
         assert not isinstance(found, observation.QueryFailure)
         return found
 
+    def sound_at(self) -> float:
+        return self.scraper.sound_at(*LABELS)
+
     def age(self, at: float) -> float:
         (answer,) = self.ask(at)
         return objects.EPOCH_SECONDS + at - answer.observed_at
@@ -55,8 +58,18 @@ def test_numbers_are_as_old_as_the_last_scrape_and_its_delay() -> None:
 
     assert wires.age(101.0) == 6.0  # the scrape of 100 s arrives at 102 s
     assert wires.age(103.0) == 3.0
-    assert wires.scraper.sound_at == 100.0
+    assert wires.sound_at() == 100.0
     assert wires.ask(103.0)[0].value == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_scraper_knows_what_was_true_when_it_was_measured() -> None:
+    wires = Wires(metricLoss=[{"from": "100s", "until": "150s", "of": "Routers"}])
+    wires.meters.count(telemetry.ARRIVALS, LABELS, 30)
+    wires.clock.run(until=121.0)
+
+    # from the scrape of 35 s to that of 95 s, long after the 30
+    assert wires.scraper.arrivals(*LABELS, 60.0) == pytest.approx(1.0)
+    assert wires.scraper.sound_at("default/chat", "never asked") == 95.0
 
 
 def test_lost_scrapes_leave_the_last_numbers_to_grow_old() -> None:
@@ -64,7 +77,7 @@ def test_lost_scrapes_leave_the_last_numbers_to_grow_old() -> None:
 
     assert wires.age(120.0) == 25.0
     assert wires.ask(120.0, "tables") == ()  # a router whose scrape failed is not seen
-    assert wires.scraper.sound_at == 95.0
+    assert wires.sound_at() == 95.0
     assert wires.age(157.0) == 2.0
     assert wires.ask(157.0, "tables") != ()
 
@@ -75,7 +88,7 @@ def test_engines_that_do_not_answer_keep_their_last_reading() -> None:
 
     assert {_seconds(reading) for reading in wires.meters.engines.values()} == {95.0}
     assert wires.age(121.0) == 1.0
-    assert wires.scraper.sound_at == 120.0
+    assert wires.sound_at() == 120.0
 
 
 def test_some_scrapes_are_lost_by_chance() -> None:
@@ -93,7 +106,7 @@ def test_delayed_scrapes_are_seen_later_and_never_after_younger_ones() -> None:
     assert wires.age(119.0) == 24.0  # those of 100 s to 115 s are on their way
     assert wires.age(121.5) == 1.5  # the scrape of 120 s overtakes them
     assert wires.age(132.0) == 2.0
-    assert wires.scraper.sound_at == 130.0
+    assert wires.sound_at() == 130.0
 
 
 def test_a_storm_turns_values_into_nan_and_nothing_of_it_is_sound() -> None:
@@ -101,7 +114,7 @@ def test_a_storm_turns_values_into_nan_and_nothing_of_it_is_sound() -> None:
 
     (answer,) = wires.ask(121.0)
     assert math.isnan(answer.value)
-    assert wires.scraper.sound_at == 95.0
+    assert wires.sound_at() == 95.0
     assert all(math.isnan(_sample(reading).value) for reading in wires.meters.engines.values())
     (answer,) = wires.ask(211.0)
     assert answer.value == pytest.approx(1.0, abs=0.1)
