@@ -123,6 +123,13 @@ class SteadyMetrics:
             for name, query in queries.items()
         }
 
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """Nothing is known from before the run."""
+        del query, begin, end, step_seconds
+        return {}
+
     def _answer(self, query: telemetry.Query, number: int, *, factor: float, now: float) -> telemetry.Answer:
         known = {
             "policy": self._policies[number],

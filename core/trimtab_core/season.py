@@ -25,6 +25,8 @@ LEAST_SHARE_SEEN = 0.5
 """Part of a bin's time that samples must span for it to be written."""
 DELAY_BINS = 18
 """Closed bins that wait: three hours, as long as the history that forecasts are scored on, and more."""
+HOLE_RATIO, HOLE_BINS = 0.05, 6
+"""Up to an hour below a twentieth of the bin before, and then more again, is a hole in what was kept."""
 FLOOR_RATIO = 0.05
 """Share of the mean bin that is added to both sides of a ratio, so that empty bins give no infinite ones."""
 
@@ -143,12 +145,23 @@ def of(past: Iterable[tuple[float, float]]) -> Season:
     """The season of means over whole bins, such as a database gives them for the time before a start.
 
     Args:
-        past: (end of the bin, arrivals per second), oldest first; unusable ones are left out.
+        past: (end of the bin, arrivals per second), oldest first; unusable ones are left out, and so are holes:
+            at most an hour of nothing between bins of something.
     """
     bins = [UNKNOWN] * WEEK_BINS
+    before, held = 0.0, list[tuple[int, float]]()
     for end, value in past:
-        if math.isfinite(end) and math.isfinite(value) and value >= 0:
-            _take(bins, round(end / BIN_SECONDS) - 1, value)
+        if not (math.isfinite(end) and math.isfinite(value)) or value < 0:
+            continue
+        bin_ = (round(end / BIN_SECONDS) - 1, value)
+        if value < HOLE_RATIO * before and len(held) < HOLE_BINS:
+            held.append(bin_)
+            continue
+        for number, mean in [*(held if value < HOLE_RATIO * before else ()), bin_]:
+            _take(bins, number, mean)
+        before, held = value, []
+    for number, mean in held:
+        _take(bins, number, mean)
     return shaped(Season(), tuple(bins))
 
 

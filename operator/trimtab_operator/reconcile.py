@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trimtab_core import answers, observation, telemetry
+from trimtab_core import answers, observation, telemetry, traffic
 from trimtab_core.planning import guards, optimizer
 from trimtab_core.planning import plan as planning
 from trimtab_core.routing import publish
@@ -21,6 +21,7 @@ from trimtab_core.snapshot import PolicyKey, ReplicaPhase, Snapshot
 
 from trimtab_operator import drain, errors, pace, render, report, statuses
 from trimtab_operator import settings as settings_
+from trimtab_operator.observe import past as past_
 
 Manifest = dict[str, Any]
 """One Kubernetes object as it would stand in YAML."""
@@ -72,6 +73,18 @@ class Metrics(Protocol):
         """Read the engines' gauges, by replica name; ``addresses`` maps names to ``host:port``."""
         ...
 
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """A query's answers over a period, by label values: (epoch seconds, value) pairs, oldest first, without NaN.
+
+        Nothing where nothing is kept from before a start.
+
+        Raises:
+            errors.MetricsError: saying why there is no answer.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -90,6 +103,7 @@ class Memory:
         snapshot, plan: of the cycle before.
         tables: as last published, by policy.
         moved_at: when each policy's weights last moved, epoch seconds.
+        recalled: the metrics were asked what was before.
     """
 
     epoch: int = 1
@@ -97,6 +111,7 @@ class Memory:
     plan: planning.Plan | None = None
     tables: Mapping[PolicyKey, RoutingTable] = field(default_factory=dict)
     moved_at: Mapping[PolicyKey, float] = field(default_factory=dict)
+    recalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +148,8 @@ async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now:
         errors.DeposedError: another leader acts.
     """
     seen = await observe(ports, settings, now)
+    past = await recall_past(ports.metrics, settings, now) if seen.policies and not memory.recalled else None
+    seen = dataclasses.replace(seen, past=past or {})
     snapshot = observation.snapshot(
         seen, now=now, epoch=memory.epoch, previous=memory.snapshot, settings=settings.judging
     )
@@ -146,7 +163,14 @@ async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now:
     refused = {**rendered.refused, **await apply(ports.cluster, rendered.objects)}
     cycle = statuses.Cycle(seen, snapshot, plan, changes, decisions, step.scale, refused, tables)
     await report.report(ports.cluster, cycle)
-    kept = Memory(memory.epoch, snapshot, plan, tables, pace.moved(changes, memory.moved_at, now))
+    kept = Memory(
+        memory.epoch,
+        snapshot,
+        plan,
+        tables,
+        pace.moved(changes, memory.moved_at, now),
+        memory.recalled or past is not None,
+    )
     return Outcome(snapshot, plan, changes, decisions, step.scale, refused, kept)
 
 
@@ -165,6 +189,16 @@ async def observe(ports: Ports, settings: settings_.Loop, now: float) -> observa
         answers=await ports.metrics.answers(queries, now) if seen.policies else {},
         engines=await ports.metrics.engines(addresses, now),
     )
+
+
+async def recall_past(
+    metrics: Metrics, settings: settings_.Loop, now: float
+) -> Mapping[traffic.PastKey, traffic.Past] | None:
+    """What the metrics know from before this term; None where they can't be asked yet."""
+    try:
+        return await past_.arrivals(metrics, settings, now)
+    except errors.MetricsError:
+        return None
 
 
 def publish_tables(

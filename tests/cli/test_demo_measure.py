@@ -78,6 +78,9 @@ class Ports:
     async def engines(self, addresses: Any, now: float) -> dict[str, observation.EngineReading]:
         return {}
 
+    async def history(self, query: Any, begin: float, end: float, *, step_seconds: float) -> dict[Any, Any]:
+        return {}
+
 
 def cycle(now: float) -> reconcile.Outcome:
     ports = Ports()

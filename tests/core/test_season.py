@@ -86,6 +86,20 @@ def test_means_of_a_database_fill_the_bins_that_they_end() -> None:
     assert known(found) == 1
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param([4, 0, 0, 4], [4, -1, -1, 4], id="a hole"),
+        pytest.param([4, 0, 0], [4, 0, 0], id="nothing more so far"),
+        pytest.param([4, 1, 0, 1], [4, 1, -1, 1], id="a small one"),
+        pytest.param([4, *[0] * 8, 4], [4, *[0] * 8, 4], id="a quiet night"),
+    ],
+)
+def test_an_hour_of_nothing_in_a_database_is_a_hole(values: list[float], expected: list[float]) -> None:
+    found = season.of([(START + (number + 1) * BIN, float(value)) for number, value in enumerate(values)])
+    assert [found.week_bins[place(START + number * BIN)] for number in range(len(values))] == expected
+
+
 def test_seasons_add_up_where_all_are_known() -> None:
     one = season.of([(START + BIN, 5.0), (START + 2 * BIN, 1.0)])
     other = season.of([(START + BIN, 2.0)])

@@ -191,9 +191,14 @@ def test_the_combined_port_asks_each_half_for_its_own() -> None:
         async def engines(self, addresses: Any, now: float) -> Any:
             return {"read": now}
 
+        async def history(self, query: Any, begin: float, end: float, *, step_seconds: float) -> Any:
+            return {("of",): ((begin, step_seconds), (end, step_seconds))}
+
     both = combined.CombinedMetrics(Half(), Half())
     assert asyncio.run(both.answers({}, 1.0)) == {"answered": 1.0}
     assert asyncio.run(both.engines({}, 2.0)) == {"read": 2.0}
+    period = asyncio.run(both.history(ARRIVALS, 3.0, 4.0, step_seconds=5.0))
+    assert period == {("of",): ((3.0, 5.0), (4.0, 5.0))}
 
 
 # A period ----------------------------------------------------------------------------------------------------------

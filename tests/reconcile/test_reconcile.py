@@ -227,3 +227,29 @@ def test_weights_move_once_per_interval_however_often_the_loop_is_woken() -> Non
         moves += [outcome.snapshot.now for _ in outcome.changes.weights]
     assert len(moves) >= 2  # by steps of 0.1
     assert all(later - earlier >= 14 for earlier, later in itertools.pairwise(moves))
+
+
+def test_after_a_start_the_past_comes_from_the_metrics_once() -> None:
+    made = world.World(default=6.0)
+    now = made.cluster.now
+    made.metrics.past = {"default": ((now - 86_400.0, 9.0), (now - 120.0, 5.0), (now - 60.0, 5.5))}
+    made.cycle()
+    traffic = made.memory.snapshot.policies["default/chat"].traffic["default"]
+    assert traffic.history[:2] == ((now - 120.0, 5.0), (now - 60.0, 5.5))
+    assert 9.0 in traffic.season.week_bins
+    made.cycle(3)
+    assert len(made.metrics.periods) == 2  # the last two hours, and two weeks in bins of ten minutes
+    recent, weeks = made.metrics.periods
+    assert recent[2] == 60.0
+    assert weeks[1] - weeks[0] == 14 * 86_400.0
+    assert weeks[1] % 600 == 0
+
+
+def test_metrics_that_do_not_answer_are_asked_for_the_past_again() -> None:
+    made = world.World(default=6.0)
+    made.metrics.failure = "down"
+    made.cycle()
+    assert not made.memory.recalled
+    made.metrics.failure = ""
+    made.cycle()
+    assert made.memory.recalled

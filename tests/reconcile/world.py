@@ -198,6 +198,19 @@ class FakeMetrics:
         self.age_seconds = 2.0
         self.nan = False
         self.attainment = 1.0
+        self.past: dict[str, tuple[tuple[float, float], ...]] = {}
+        self.periods: list[tuple[float, float, float]] = []
+
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        self.periods.append((begin, end, step_seconds))
+        if self.failure:
+            raise errors.MetricsError(self.failure)
+        return {
+            (self.policy, cls): tuple(point for point in points if begin <= point[0] <= end)
+            for cls, points in self.past.items()
+        }
 
     async def answers(self, queries: Mapping[str, telemetry.Query], now: float) -> observation.Answers:
         if self.failure:

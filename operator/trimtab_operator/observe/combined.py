@@ -19,6 +19,12 @@ class Answers(Protocol):
         """Answer every query; one that can't be answered is a ``QueryFailure``."""
         ...
 
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """Answers over a period, by label values. Raises errors.MetricsError."""
+        ...
+
 
 class Engines(Protocol):
     """Something that reads engines."""
@@ -37,6 +43,13 @@ class Nothing:
         why = observation.QueryFailure("there is no Prometheus: give its address with --prometheus-url")
         return dict.fromkeys(queries, why)
 
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """Nothing was kept."""
+        del query, begin, end, step_seconds
+        return {}
+
 
 class CombinedMetrics:
     """Implements ``reconcile.Metrics`` from two halves."""
@@ -48,6 +61,12 @@ class CombinedMetrics:
     async def answers(self, queries: Mapping[str, telemetry.Query], now: float) -> observation.Answers:
         """Answer every query."""
         return await self._answers.answers(queries, now)
+
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """Answers over a period, by label values. Raises errors.MetricsError."""
+        return await self._answers.history(query, begin, end, step_seconds=step_seconds)
 
     async def engines(self, addresses: Mapping[str, str], now: float) -> Mapping[str, observation.EngineReading]:
         """Read the engines' gauges."""

@@ -96,6 +96,13 @@ class Scraper:
             for name, query in queries.items()
         }
 
+    async def history(
+        self, query: telemetry.Query, begin: float, end: float, *, step_seconds: float
+    ) -> Mapping[tuple[str, ...], tuple[tuple[float, float], ...]]:
+        """Nothing: the rings begin with this process."""
+        del query, begin, end, step_seconds
+        return {}
+
     async def engines(self, addresses: Mapping[str, str], now: float) -> Mapping[str, observation.EngineReading]:
         """Read the gauges of engines, replica name → ``host:port``.
 
