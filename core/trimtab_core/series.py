@@ -164,5 +164,7 @@ def _evaluate(series: _Series, query: telemetry.Query, now: float) -> Sample | N
     value = function(samples, start=now - query.window_seconds, end=now)
     if value is None:
         return None
+    if series.ended_at is not None and series.ended_at <= now:  # as old as the window: Prometheus shows no time of it
+        return Sample(value, now - query.window_seconds)
     newest = bisect.bisect_right(samples, now, key=lambda sample: sample.observed_at) - 1
     return Sample(value, samples[newest].observed_at)

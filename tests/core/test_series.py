@@ -146,6 +146,19 @@ def test_a_target_that_went_away_loses_its_gauges_and_keeps_its_growth() -> None
     assert store.answer(counter_query(), now=121)[0].value > 1.9
 
 
+def test_the_growth_of_a_target_that_went_away_is_as_old_as_the_window() -> None:
+    """A failed scrape ends its series, and the rate falls from then on because samples lack: it must not look fresh."""
+    store = series.Store()
+    for at in (100, 110, 120):
+        store.add("requests_total", {"policy": "p"}, Sample(at, at), source="r1")
+    query = Query(COUNTER, Operation.RATE, ("policy",), window_seconds=60)
+    assert store.answer(query, 125)[0].observed_at == 120
+
+    store.end("r1", at=125)
+
+    assert store.answer(query, 126)[0].observed_at == 126 - 60
+
+
 def test_a_target_that_comes_back_counts_again() -> None:
     store = series.Store()
     store.add("running", {}, Sample(5, 120), source="r2")

@@ -75,7 +75,7 @@ def test_the_scraper_knows_what_was_true_when_it_was_measured() -> None:
 def test_lost_scrapes_leave_the_last_numbers_to_grow_old() -> None:
     wires = Wires(metricLoss=[{"from": "100s", "until": "150s", "of": "Routers"}])
 
-    assert wires.age(120.0) == 25.0
+    assert wires.age(120.0) == 60.0  # as old as the window: nobody says when a series that has ended was seen last
     assert wires.ask(120.0, "tables") == ()  # a router whose scrape failed is not seen
     assert wires.sound_at() == 95.0
     assert wires.age(157.0) == 2.0
