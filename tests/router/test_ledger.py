@@ -124,6 +124,8 @@ def test_costs_add_up_to_the_cent_over_answers_streams_failures_and_cancelled_on
             assert await router.metric("cost_usd_total") == pytest.approx(shown + estimate)
             assert await router.metric("requests_total") == 13
             assert await router.metric("arrivals_total") == 13
+            # One after the other at least, all within one window at most.
+            assert 13 <= await router.metric("arrival_squares_total") <= 13**2
 
     scene.play(scenario)
 
