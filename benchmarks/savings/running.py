@@ -47,13 +47,12 @@ def baselines_of(scenario: schema.Scenario) -> tuple[str, ...]:
     Raises:
         ScenarioFileError: for a name that is none.
     """
-    if scenario.baselines == "all":
-        return tuple(search.NAMES)
-    unknown = [name for name in scenario.baselines if name not in search.NAMES]
+    named = [*([] if scenario.baselines == "all" else scenario.baselines), *scenario.by_mean_weights]
+    unknown = [name for name in named if name not in search.NAMES]
     if unknown:
         known = ", ".join(search.NAMES)
         raise schema.ScenarioFileError(f"{scenario.name}: baselines: {unknown[0]!r} is none of {known}, or all")
-    return tuple(scenario.baselines)
+    return tuple(search.NAMES) if scenario.baselines == "all" else tuple(scenario.baselines)
 
 
 def run(scenario: schema.Scenario, folder: pathlib.Path, data: pathlib.Path) -> Outcome:
@@ -76,6 +75,8 @@ def run(scenario: schema.Scenario, folder: pathlib.Path, data: pathlib.Path) -> 
         runs[name] = dataclasses.replace(found, controller=name)
     for found in search.run_baselines(simulated, names):
         runs[found.controller] = found
+    for found in search.run_baselines(simulated, scenario.by_mean_weights, routing=search.MEAN):
+        runs[f"{found.controller} by mean weights"] = found
     wanted = search.wanted_attainment(simulated)
     return Outcome(scenario, trace.source, len(trace), trace.duration_s, wanted, runs)
 

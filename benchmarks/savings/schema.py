@@ -223,7 +223,8 @@ class Scenario(_Strict):
         policy: that gets the trace; the first one when empty.
         faults: what goes wrong, in the format of ``trimtab_sim.faults``.
         baselines: names of baselines, or ``all``.
-        routing: of the baselines: every request to the ``best`` tier, or by Trimtab's ``mean`` shares.
+        by_mean_weights: baselines that run once more, with the demand-weighted mean of Trimtab's own weights, so that
+            autoscaling alone is compared; named ``NAME by mean weights``.
         oracle: whether the regret to the offline optimum is computed.
         prologue_minutes: run-in, not counted; the simulator's default when None.
         points: of the course in plots and of recovery times.
@@ -240,7 +241,7 @@ class Scenario(_Strict):
     quick: Quick = Quick()
     faults: dict[str, list[dict[str, Any]]] = {}
     baselines: list[str] | Literal["all"] = []
-    routing: Literal["best", "mean"] = "best"
+    by_mean_weights: list[str] = []
     oracle: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     prologue_minutes: NotNegative | None = None
