@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 from typing import Annotated, Any, Literal
@@ -70,6 +71,8 @@ class Quantiles(_Strict):
         shares = [share for share, _ in given]
         if shares != sorted(set(shares)) or (shares[0], shares[-1]) != (0.0, 1.0):
             raise ValueError("shares must rise from 0 to 1")
+        if any(after < before for (_, before), (_, after) in itertools.pairwise(given)):
+            raise ValueError("tokens must not fall")
         return given
 
 
@@ -105,6 +108,11 @@ class Stretch(_Strict):
 
     minutes: Positive
     rps: NotNegative | tuple[NotNegative, NotNegative]
+
+    def thinned(self, scale: float) -> Stretch:
+        """The same with so many times the rate."""
+        rps = tuple(scale * rate for rate in self.rps) if isinstance(self.rps, tuple) else scale * self.rps
+        return self.model_copy(update={"rps": rps})
 
 
 class Course(_Strict):
@@ -169,7 +177,12 @@ Trace = Annotated[
 
 
 class Quick(_Strict):
-    """What ``--quick`` changes: a shorter trace, or a thinner one, or both."""
+    """What ``--quick`` changes: a shorter trace (not for courses), a thinner one, or both.
+
+    Attributes:
+        minutes: instead of the trace's own.
+        scale: instead of the trace's own; of a course, times the rates that it says.
+    """
 
     minutes: Positive | None = None
     scale: Positive | None = None
@@ -261,9 +274,12 @@ class Scenario(_Strict):
     def hurried(self) -> Scenario:
         """The scenario as ``--quick`` runs it."""
         changes = {name: value for name, value in self.quick if value is not None}
-        if isinstance(self.trace, Course):
-            return self
-        return self.model_copy(update={"trace": self.trace.model_copy(update=changes)})
+        trace: Recorded | Course | Curve = self.trace
+        if not isinstance(trace, Course):
+            trace = trace.model_copy(update=changes)
+        elif self.quick.scale is not None:
+            trace = trace.model_copy(update={"course": [one.thinned(self.quick.scale) for one in trace.course]})
+        return self.model_copy(update={"trace": trace})
 
 
 def _files(lengths: Lengths | None) -> tuple[str, ...]:
