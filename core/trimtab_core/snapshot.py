@@ -179,6 +179,7 @@ class ClassTraffic:
         burstiness: variance of arrival counts over their mean, at the scale of seconds (``burstiness``); 1 is Poisson.
         history: (epoch seconds, arrivals per second) of past cycles, oldest first, for the forecast.
         season: what a usual week looks like; None before the first fresh reading.
+        back_since: epoch seconds from when on arrivals are seen again after a gap; None once rates are whole again.
     """
 
     arrivals_per_second: Signal
@@ -188,6 +189,7 @@ class ClassTraffic:
     burstiness: Signal = Missing("not measured")
     history: tuple[tuple[float, float], ...] = ()
     season: Season | None = None
+    back_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

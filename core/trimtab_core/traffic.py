@@ -23,6 +23,8 @@ HIT = "hit"
 """Result label of a request that the cache answered."""
 COUNTING_SECONDS = 60.0
 """Window of the rates, where nobody shortened it: of how many requests a reading speaks."""
+GAP_SECONDS = 30.0
+"""Arrivals that were not fresh for longer have a gap; a shorter one lowers a rate by less than half, for a moment."""
 ENOUGH_REQUESTS = 200.0
 """A window with so many ended requests has the mean lengths; one with fewer moves the known ones by its share of them.
 
@@ -54,6 +56,10 @@ class Held:
         """The SLO attainment of a policy as known before."""
         state = self._previous.policies.get(policy) if self._previous else None
         return state.slo_attainment if state else signals.Missing("no sample")
+
+    def lacked(self, history: tuple[tuple[float, float], ...]) -> bool:
+        """Whether fresh arrivals had been lacking for a while at the cycle before; the history holds what there was."""
+        return self._previous is not None and bool(history) and self._previous.now - history[-1][0] > GAP_SECONDS
 
     def older(self, signal: Signal, before: Signal) -> Signal:
         """The signal, or where it is missing the one before with its age now."""
@@ -123,7 +129,7 @@ class Demand:
         """
         before, older = self.held.of_class(key, name), self.held.older
         tiers = frozenset(tier.ref for tier in observed.spec.tiers)
-        arrivals = self.reader.of_class("arrivals_per_second", key, name)
+        arrivals, back_since = self.settled(self.reader.of_class("arrivals_per_second", key, name), before)
         ended, inputs, outputs = (
             self.reader.of_class(f"{what}_per_second", key, name, tiers=tiers)
             for what in ("requests", "input_tokens", "output_tokens")
@@ -141,7 +147,22 @@ class Demand:
             ),
             cache_hit_ratio=hits,
             burstiness=older(self.burstiness(key, name, arrivals, before), before.burstiness),
+            back_since=back_since,
         )
+
+    def settled(self, arrivals: Signal, before: ClassTraffic) -> tuple[Signal, float | None]:
+        """Arrivals after a gap, stale until a whole window is behind it, and since when they are seen again.
+
+        A rate is growth over its window: while the gap lies in that, it is too low, and no reason to remove anything.
+        """
+        if not isinstance(arrivals, signals.Fresh):
+            return arrivals, None
+        since = before.back_since
+        if since is None and self.held.lacked(before.history):
+            since = self.now
+        if since is None or self.now - since >= COUNTING_SECONDS:
+            return arrivals, None
+        return signals.Stale(arrivals.value, COUNTING_SECONDS), since
 
     def burstiness(self, key: str, name: str, arrivals: Signal, before: ClassTraffic) -> Signal:
         """How bunched a class's arrivals are: the known value, moved by this reading as far as its arrivals weigh."""

@@ -129,3 +129,33 @@ def test_without_arrivals_nothing_grows() -> None:
     )
     assert of(gone).history == ()
     assert of(gone).season is None
+
+
+def test_after_a_gap_arrivals_are_stale_until_a_whole_window_is_behind_it() -> None:
+    """In the window of a minute lie 15 s of arrivals at first: the rate is a quarter of what truly comes."""
+    seen = cycle(None, NOW, arrivals=4.0)
+    for at in range(15, 16 + 300, 15):
+        seen = cycle(seen, NOW + at)
+    assert not isinstance(of(seen).arrivals_per_second, Fresh)
+
+    found = []
+    for number, value in enumerate((1.0, 2.0, 3.0, 4.0, 4.0, 4.0)):
+        seen = cycle(seen, NOW + 330 + 15 * number, arrivals=value)
+        found.append(type(of(seen).arrivals_per_second))
+
+    assert found == [Stale, Stale, Stale, Stale, Fresh, Fresh]
+    assert {value for _, value in of(seen).history} == {4.0}  # none of the low ones
+
+
+def test_a_short_gap_is_none() -> None:
+    seen = cycle(cycle(None, NOW, arrivals=4.0), NOW + 15)
+
+    assert of(cycle(seen, NOW + 30, arrivals=4.0)).arrivals_per_second == Fresh(4.0, 0.0)
+
+
+def test_slow_cycles_are_no_gap() -> None:
+    seen = cycle(None, NOW, arrivals=4.0)
+    for at in (300, 600, 900):
+        seen = cycle(seen, NOW + at, arrivals=4.0)
+
+    assert of(seen).arrivals_per_second == Fresh(4.0, 0.0)
