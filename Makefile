@@ -6,7 +6,8 @@ SHELL := /bin/bash
 SOURCES := core operator router_sidecar simulator cli
 CHECKED := $(SOURCES) tests scripts benchmarks
 
-.PHONY: help demo test check gen bench bench-router bench-reconcile bench-fidelity control-plane lock format clean
+.PHONY: help demo test check gen bench bench-router bench-reconcile bench-fidelity bench-planner bench-simulator \
+	bench-capacity bench-demand bench-savings bench-headline control-plane lock format clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -29,8 +30,7 @@ gen: ## Write all generated files.
 	@scripts/venv.sh dev
 	@scripts/gen.sh
 
-bench: bench-router bench-reconcile bench-fidelity ## Run all benchmarks and write docs/benchmarks.md.
-	@$(PY) benchmarks/report.py
+bench: bench-router bench-reconcile bench-planner bench-simulator bench-fidelity bench-capacity bench-demand bench-headline bench-savings ## Run all benchmarks and write docs/benchmarks.md (hours).
 
 bench-router: ## CPU of the router beside a blind TCP forwarder.
 	@scripts/venv.sh dev
@@ -43,6 +43,31 @@ bench-reconcile: ## CPU of reconciling 100 tiers with nothing to change.
 bench-fidelity: ## The simulated replica beside a measured rate sweep (data from TRIMTAB_DATA or ../shared/data).
 	@scripts/venv.sh dev
 	@$(PY) benchmarks/bench_fidelity.py
+
+bench-planner: ## Time and gap of plans of 200 and 1,000 variants.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_planner.py
+
+bench-simulator: ## Requests per second and memory of the simulator.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_simulator.py
+
+bench-capacity: ## Learned and assumed latencies beside measured ones.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_capacity.py
+
+bench-demand: ## Forecasts on recorded load beside the last value.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_demand.py
+
+bench-headline: ## Prompts of known outcomes: biggest model, tiers, tiers with cache and quantisation.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_headline.py
+
+bench-savings: ## Cost and SLO on all scenarios beside tuned baselines and the optimum; writes docs/benchmarks.md.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_savings.py
+	@$(PY) benchmarks/report.py
 
 control-plane: ## Build the Kubernetes control plane for the cluster tests (needs Go).
 	@scripts/control_plane/build.sh

@@ -56,7 +56,7 @@ class Settings:
     move_cost: float = 0.02
     segments: int = 4
     gap: float = 0.01
-    time_limit_seconds: float = 1.0
+    time_limit_seconds: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,7 +468,10 @@ class _Builder:
         tiers = tuple(keeping or allowed)
         complexity = request_class.match.complexity
         low, high = (units.ratio(complexity.min), units.ratio(complexity.max)) if complexity is not None else (0.0, 1.0)
-        m = quality.discrimination([usable[key].quality for key in tiers])
+        measured = policy.spec.objective.discrimination
+        m = quality.discrimination(
+            [usable[key].quality for key in tiers], quality.DISCRIMINATION if measured is None else units.ratio(measured)
+        )
         cuts = quality.segments(low, max(low, high), self.view.settings.segments if len(tiers) > 1 else 1)
         return ClassChoice(
             policy.key,

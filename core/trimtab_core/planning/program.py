@@ -95,6 +95,13 @@ def solve(component: problem.Component, settings: problem.Settings, goal: Goal |
     return None if found is None else program.solution(found)
 
 
+def bound(component: problem.Component, settings: problem.Settings) -> float | None:
+    """What no plan can cost less than, as proven within the settings' time and gap; None if a promise must break."""
+    program = _Program(component, settings, Goal())
+    program.write()
+    return solver.bound(program.model, solver.Search(settings.gap, settings.time_limit_seconds, program.dearest()))
+
+
 @dataclass(slots=True)
 class _Program:
     """One program while it is written and solved."""

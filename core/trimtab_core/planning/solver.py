@@ -124,6 +124,18 @@ def solve(model: Model, search: Search) -> Found | None:
     return _Solver(model, search).solve()
 
 
+def bound(model: Model, search: Search) -> float | None:
+    """What no solution that keeps every promise can cost less than, proven within the time; None if there is none."""
+    solver = _Solver(model, search)
+    if solver.run() is None:
+        return None
+    if solver.whole.size:
+        solver.set_kind(highspy.HighsVarType.kInteger)
+        solver.run()
+        return float(solver.highs.getInfo().mip_dual_bound)
+    return float(solver.highs.getInfo().objective_function_value)
+
+
 @dataclass(slots=True)
 class _Solver:
     """HiGHS with one model in it."""
