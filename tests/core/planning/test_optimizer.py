@@ -47,11 +47,11 @@ def test_the_cheapest_variant_per_work_is_bought_not_the_cheapest_per_hour() -> 
     assert (replicas[key("small", "slow")], replicas[key("small", "fast")]) == (0, 2)
 
 
-def two_tiers(retention: str, *, rate: float = 100.0) -> fleets.Snapshot:
+def two_tiers(retention: str, *, rate: float = 100.0, **objective: str) -> fleets.Snapshot:
     """A weak cheap tier and a strong dear one, with plenty of both ready."""
     small = fleets.tier("small", "0.6", fleets.variant(ready=60, most=100, usd=1.0))
     large = fleets.tier("large", "0.9", fleets.variant(ready=60, most=100, usd=8.0))
-    spec = {"objective": {"qualityRetention": retention}}
+    spec = {"objective": {"qualityRetention": retention, **objective}}
     return fleets.snapshot(
         (small, large), (fleets.policy("chat", ("small", "large"), {"all": fleets.traffic(rate)}, spec=spec),)
     )
@@ -73,6 +73,22 @@ def test_shares_keep_the_promised_quality_and_no_more(retention: str, strong_sha
     # More than needed may be strong: splits inside a quarter count at its mean, and spare capacity is used.
     assert strong_share - 1e-6 <= shares.get("default/large", 0.0) <= strong_share + 0.06
     assert plan.prediction.quality_retention >= float(retention) - 1e-6
+
+
+def test_a_score_that_is_measured_to_tell_more_sends_less_to_the_better_tier() -> None:
+    found = {
+        told: optimizer.optimize(two_tiers("0.9625", discrimination=told)).weights["default/chat"]["all"][
+            "default/large"
+        ]
+        for told in ("0", "0.6", "1")
+    }
+    # The share s of easiest prompts loses 0.3·s·(1 - m·(1 - s)), at most 0.03375: s = 0.1125, 0.213 and 0.335.
+    assert found == {
+        "0": pytest.approx(0.8875, abs=0.06),
+        "0.6": pytest.approx(0.787, abs=0.06),
+        "1": pytest.approx(0.665, abs=0.06),
+    }
+    assert found["0"] > found["0.6"] > found["1"]
 
 
 def test_a_plan_is_cheaper_than_its_baseline_and_says_what_binds() -> None:

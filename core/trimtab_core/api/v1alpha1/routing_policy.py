@@ -82,6 +82,11 @@ class Objective(fields.ApiModel):
     quality_retention: fields.Ratio = Field(
         "0.988", description="Expected quality as a share of what always the best tier would reach."
     )
+    discrimination: fields.Ratio | None = Field(
+        None,
+        description="How well the complexity score tells on this traffic which prompts need a better tier, as measured: "
+        "0 not at all, 1 fully. Without it, what the built-in score reached on public sets of prompts.",
+    )
 
 
 class Budget(fields.ApiModel):
