@@ -28,7 +28,8 @@ class Truth:
         age: by class, seconds since the newest true number of its arrivals was measured that controllers can have seen.
         ready: replicas that serve and make progress.
         stuck: pending replicas without a machine, or that never come up.
-        arrivals: by class, requests a second that had truly arrived when that number was measured.
+        arrivals: by class, requests a second that had truly arrived in a window, the one before that number was
+            measured or the one until now, in which there were fewer.
         noise: by class, by how much arrivals of one window and of one that ended a scrape earlier may differ by chance.
         demand: by class, requests a second that arrived in the last window and that no cache answered.
         mix: by tier name, mean lengths of its requests; ``mean`` where it had none.
@@ -100,13 +101,18 @@ class Witness:
         while len(self._past) > 1 and self._past[1].at <= at - _MIX_WINDOWS * self._window:
             self._past.popleft()
         before = max((one for one in self._past if one.at <= at - self._window), key=lambda one: one.at, default=None)
-        demand = _rates(before or self._past[0], counted)
+        before = before or self._past[0]
         ready: Counter[VariantKey] = Counter()
         stuck: Counter[VariantKey] = Counter()
         for key, replica in self._fleet.members():
             ready[key] += replica.phase is ReplicaPhase.READY and not replica.frozen
             stuck[key] += replica.stuck
-        arrivals = {name: self._scraper.arrivals(self._policy, name, self._window) for name in self._classes}
+        now = _rates(before.arrived, counted.arrived, counted.at - before.at)
+        hits = _rates(before.hits, counted.hits, counted.at - before.at)
+        arrivals = {
+            name: min(self._scraper.arrivals(self._policy, name, self._window), now.get(name, 0.0))
+            for name in self._classes
+        }
         return Truth(
             at=at,
             age={name: at - self._scraper.sound_at(self._policy, name) for name in self._classes},
@@ -116,7 +122,7 @@ class Witness:
             noise={
                 name: _DEVIATIONS * math.sqrt(2 * rate * self._lag) / self._window for name, rate in arrivals.items()
             },
-            demand=demand,
+            demand={name: rate - hits.get(name, 0.0) for name, rate in now.items()},
             mix=_mixes(self._past[0], counted),
             mean=self._mean,
         )
@@ -138,13 +144,9 @@ class Witness:
         return _Counts(at, arrived, hits, ended, inputs, outputs)
 
 
-def _rates(first: _Counts, last: _Counts) -> dict[str, float]:
-    """Requests a second by class that arrived between two counts and that no cache answered."""
-    span = max(last.at - first.at, 1.0)
-    return {
-        name: (_grown(last.arrived, first.arrived, name) - _grown(last.hits, first.hits, name)) / span
-        for name in last.arrived
-    }
+def _rates(first: Mapping[str, float], last: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """By how much each count grew a second."""
+    return {name: _grown(last, first, name) / max(seconds, 1.0) for name in last}
 
 
 def _mixes(first: _Counts, last: _Counts) -> dict[str, capacity.Mix]:
