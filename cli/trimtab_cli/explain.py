@@ -14,11 +14,12 @@ from trimtab_core import recall, units
 from trimtab_core.planning.plan import Decision
 
 from trimtab_cli import failure, progress, scenarios
-from trimtab_cli.explanation import account, from_cluster, from_file, from_run
+from trimtab_cli.explanation import account, from_file, from_run
 from trimtab_cli.pages import wording
 
 _PIPE_WIDTH = 160
 _USAGE = "write `tier NAME`, `policy NAME`, a JSON file, or -f DIR --trace FILE --at 12m"
+_KINDS = ("tier", "policy")
 _OBJECT = 2
 """Words that name an object: its kind and its name."""
 
@@ -71,9 +72,9 @@ def command(
         raise failure.Usage(f"nothing to explain: {_USAGE}" if not what else f"two things to explain: {_USAGE}")
     if paths:
         _from_run(paths, scenarios.Wish(**rest), chosen, debug=debug)
-    elif len(what) == _OBJECT and what[0] in from_cluster.KINDS:
+    elif len(what) == _OBJECT and what[0] in _KINDS:
         _from_cluster(what, namespace, kubeconfig, chosen)
-    elif len(what) == 1 and what[0] not in from_cluster.KINDS:
+    elif len(what) == 1 and what[0] not in _KINDS:
         _from_file(Path(what[0]), chosen)
     else:
         raise failure.Usage(f"{' '.join(what)}: {_USAGE}")
@@ -144,6 +145,8 @@ def _from_file(path: Path, chosen: _Choice) -> None:
 
 
 def _from_cluster(what: Sequence[str], namespace: str, kubeconfig: str, chosen: _Choice) -> None:
+    from trimtab_cli.explanation import from_cluster  # needs the operator's libraries
+
     if chosen.at_s is not None:
         raise failure.Usage("--at counts from the start of a run; of a tier or policy choose with --back or --list")
     found = from_cluster.read(what[0], namespace, what[1], kubeconfig)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import click
 from trimtab_core import units
 from trimtab_core.api import findings
+from trimtab_core.catalog import accelerators
 from trimtab_core.planning.plan import Plan, Prediction, Source
 from trimtab_core.routing import publish
 from trimtab_core.routing import table as tables
@@ -133,7 +134,7 @@ def prepare(paths: Sequence[Path], wish: Wish, trace: workload.Trace | None = No
         faults=faults.NONE if wish.faults_file is None else faults.load(wish.faults_file),
     )
     scenario.policy_key  # noqa: B018 (raises where the policy is not there)
-    return Prepared(scenario, gaps(trace), doubts)
+    return Prepared(scenario, (*gaps(trace), *too_long(scenario), *strangers(bundle)), doubts)
 
 
 def objects(paths: Sequence[Path]) -> tuple[manifests.Bundle, tuple[findings.Finding, ...]]:
@@ -177,6 +178,37 @@ def gaps(trace: workload.Trace) -> tuple[str, ...]:
         "cut the trace, or use --minutes, if the recording broke off"
     )
     return (note,)
+
+
+def too_long(scenario: world.Scenario) -> tuple[str, ...]:
+    """A note on requests that no replica can hold, in traces that are in memory; an external API may hold anything."""
+    tiers = world.first_look(scenario).tiers.values()
+    sizes = [one.profile.kv_tokens for tier in tiers for one in tier.variants if one.profile is not None]
+    if not isinstance(scenario.trace.origin, tuple) or not sizes or any(tier.token_rates is not None for tier in tiers):
+        return ()
+    most = max(sizes)
+    count = sum(1 for request in scenario.trace if request.tokens > most)
+    note = (
+        f"{wording.count(count, 'request')} of more tokens than the {most:,} of the largest KV cache: no replica can "
+        "hold them, so they fail; correct the trace, or add a variant with more memory"
+    )
+    return (note,) if count else ()
+
+
+def strangers(bundle: manifests.Bundle) -> tuple[str, ...]:
+    """A note on accelerators that the catalogue doesn't know, where price and profile are written out."""
+
+    def fix(name: str) -> str:
+        near = accelerators.suggest(name)
+        return f"; if it is misspelled, write {near}" if near else ""
+
+    return tuple(
+        f"tier {tier.metadata.name}, variant {variant.name}: accelerator {variant.accelerator.type!r} is not in the "
+        f"catalogue: its price and profile are taken as written{fix(variant.accelerator.type)}"
+        for tier in bundle.tiers
+        for variant in tier.spec.variants
+        if accelerators.find(variant.accelerator.type) is None and variant.replicas.max > 0
+    )
 
 
 def routing_rules(scenario: world.Scenario) -> tables.RoutingTable:

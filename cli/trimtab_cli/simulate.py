@@ -132,10 +132,9 @@ def _document(told: story.Story, prepared: scenarios.Prepared) -> dict[str, obje
 
 def _judge(told: story.Story, prepared: scenarios.Prepared) -> None:
     """Raise failure.Finding where a promise was missed, or can't be kept at all."""
+    found = [f"a promise can't be kept: {doubt.text()}" for doubt in prepared.doubts[:1]]
     if told.ours.slo_attainment < told.promised:
-        raise failure.Finding(
-            f"the SLO was missed: {told.ours.slo_attainment:.2%} of the requests met it, "
-            f"{told.promised:.2%} are promised"
-        )
-    if prepared.doubts:
-        raise failure.Finding(f"a promise can't be kept: {prepared.doubts[0].text()}")
+        met = f"{told.ours.slo_attainment:.2%} of the requests met it, {told.promised:.2%} are promised"
+        found.insert(0, f"the SLO was missed: {met}")
+    if found:
+        raise failure.Finding("; ".join(found))
