@@ -34,7 +34,7 @@ def test_the_binding_limit_is_named(limits: Limits, binding: str) -> None:
 
 
 def test_a_small_cache_binds_before_the_slots() -> None:
-    small = dataclasses.replace(H100, kv_tokens=22_000)  # 22,000 / (1,000 + 200/2) = 20 sequences
+    small = dataclasses.replace(H100, kv_tokens=24_000)  # 24,000 / (1,000 + 200) = 20 sequences
     found = capacity.admissible_load(small, CHAT, Limits())
     assert found.limit == "kv"
     assert found.sequences == pytest.approx(20.0, rel=1e-3)

@@ -30,6 +30,9 @@ class Accelerator:
         fp8: whether it computes in 8-bit floats, which doubles that throughput.
         selectors: ways in which Nodes are labelled with it, any of which is enough.
         aliases: other spellings that users write.
+        fp4: whether it computes in 4-bit floats, which doubles it again.
+        link: whether devices talk to each other faster than over PCIe.
+        bandwidth_reached: share of what other devices reach of their data-sheet bandwidth (fitted, see ``profiles``).
     """
 
     name: str
@@ -40,6 +43,9 @@ class Accelerator:
     selectors: tuple[Selector, ...]
     aliases: tuple[str, ...] = ()
     resource: str = NVIDIA_RESOURCE
+    fp4: bool = False
+    link: bool = True
+    bandwidth_reached: float = 1.0
 
 
 def _selectors(
@@ -69,19 +75,19 @@ def _selectors(
 
 _ALL = (
     Accelerator(
-        "T4", 16, 320, 65, fp8=False,
+        "T4", 16, 320, 65, fp8=False, link=False,
         selectors=_selectors(products=("Tesla-T4", "NVIDIA-T4"), gke=("nvidia-tesla-t4",), aws="t4", azure="T4"),
     ),
     Accelerator(
-        "A10G", 24, 600, 70, fp8=False,
+        "A10G", 24, 600, 70, fp8=False, link=False,
         selectors=_selectors(products=("NVIDIA-A10G",), aws="a10g"),
     ),
     Accelerator(
-        "L4", 24, 300, 121, fp8=True,
+        "L4", 24, 300, 121, fp8=True, link=False,
         selectors=_selectors(products=("NVIDIA-L4",), gke=("nvidia-l4",), aws="l4"),
     ),
     Accelerator(
-        "L40S", 48, 864, 362, fp8=True,
+        "L40S", 48, 864, 362, fp8=True, link=False,
         selectors=_selectors(products=("NVIDIA-L40S",), aws="l40s"),
     ),
     Accelerator(
@@ -118,7 +124,7 @@ _ALL = (
         aliases=("H200-141", "H200-141GB"),
     ),
     Accelerator(
-        "B200", 180, 8000, 2250, fp8=True,
+        "B200", 180, 8000, 2250, fp8=True, fp4=True, bandwidth_reached=0.84,
         selectors=_selectors(products=("NVIDIA-B200",), gke=("nvidia-b200",), aws="b200"),
         aliases=("B200-180",),
     ),

@@ -1,11 +1,12 @@
 """What one replica can probably carry, before anything is measured.
 
-A roofline: the time of one decode step is the time to read the weights from memory, each running sequence
-adds the time to read its keys and values, and prefill is bound by arithmetic. Two efficiencies and two overheads
-are fitted to the cells of ``tests/core/catalog/test_profiles.py`` (ai-dynamo/aiconfigurator 0.12.0, vLLM, and its
-measured silicon sample); they agree within 30 %, the worst slope within 42 %. Those slopes include the prefill of
-other requests, which here is left out of ``itl_per_sequence_seconds``: ``capacity.py`` adds it from the prefill rate.
-What Trimtab learns from signals replaces these numbers, and what a user writes replaces both.
+A roofline: the time of one decode step is the time to read the weights from memory, each running sequence adds the
+time to read its keys and values, and prefill is bound by arithmetic. A step of a mixture of experts reads more of them
+the more sequences there are; its line is the chord between 8 and 64 of them. The constants below are fitted by
+``benchmarks/fit/capacity_priors.py`` to measured runs of vLLM (ai-dynamo/aiconfigurator's silicon sample: five models
+on H100, H200 and B200) and, for other hardware, to that project's simulations; ``benchmarks/bench_capacity.py`` tells
+how far they are off. The prefill of other requests is left out of ``itl_per_sequence_seconds``: ``capacity.py`` adds it
+from the prefill rate. What Trimtab learns from signals replaces these numbers, and what a user writes replaces both.
 """
 
 from __future__ import annotations
@@ -16,17 +17,34 @@ from dataclasses import dataclass
 
 from trimtab_core import units
 from trimtab_core.api import v1alpha1
-from trimtab_core.catalog import accelerators
+from trimtab_core.catalog import accelerators, models
 from trimtab_core.snapshot import CapacityProfile
 
-MEMORY_EFFICIENCY = 0.72
-"""Share of the data-sheet bandwidth that decoding reaches (fitted)."""
-COMPUTE_EFFICIENCY = 0.65
-"""Share of the data-sheet throughput that prefill reaches (fitted)."""
-STEP_OVERHEAD_SECONDS = 0.0006
-"""Of a decode step, whatever the model (fitted)."""
-SECONDS_PER_DOUBLING = 0.001
-"""Added to a decode step by each doubling of tensor parallelism, for the all-reduces (fitted)."""
+MEMORY_EFFICIENCY = 0.77
+"""Share of the data-sheet bandwidth that decoding reaches (fitted, as all up to ``EXPERTS_PER_TOKEN``)."""
+COMPUTE_EFFICIENCY = 0.75
+"""Share of the data-sheet throughput that prefill reaches on one device."""
+STEP_OVERHEAD_SECONDS = 0.0008
+"""Of a decode step, whatever the model."""
+SECONDS_PER_DOUBLING = 0.0014
+"""Added to a decode step by each doubling of tensor parallelism, for the all-reduces."""
+SEQUENCE_SECONDS_PER_DOUBLING = 1.2e-5
+"""Added for each running sequence by each doubling."""
+KV_SCALING, PREFILL_SCALING = 0.78, 0.73
+"""N devices read keys and values N^0.78 times as fast as one, and compute N^0.73 times as fast."""
+PREFILL_SCALING_WITHOUT_LINK = 0.1
+"""The same for devices that talk over PCIe: in simulations more of them hardly help prefill."""
+FOUR_BIT_READ = 1.5
+"""A step that reads 4-bit weights of a dense model takes so many times the bytes' time: they must be unpacked."""
+EXPERT_SHARE_READ = 0.58
+"""Of the parameters that a token may use or not, a large batch reads so much: tokens agree on experts."""
+EXPERTS_PER_TOKEN = 3.0
+"""A token adds so many times its own share of a mixture to what a step reads: more than its share, since experts are
+read in tiles and most in some layers."""
+MIXTURE_COMPUTE = 0.35
+"""Prefill of a mixture reaches so much of a dense model's efficiency."""
+CHORD = (8, 64)
+"""Sequences between which the line of a mixture is drawn."""
 
 REFERENCE_INPUT_TOKENS = 1024
 REFERENCE_OUTPUT_TOKENS = 256
@@ -42,15 +60,7 @@ STARTUP_BASE_SECONDS = 60.0
 LOAD_BYTES_PER_SECOND = 1e9
 """Start-up is assumed, not fitted: one minute, plus the weights at 1 GB/s. It is measured from the first start."""
 
-LARGEST_BILLION_PARAMETERS = 110.0
 _GIB = 2**30
-
-_SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
-_MIXTURE = re.compile(r"(?<![a-z0-9])(\d+x\d+(\.\d+)?b|a\d+(\.\d+)?b)(?![a-z0-9])", re.IGNORECASE)
-
-_KV_BYTES_PER_TOKEN = ((4.0, 114_688), (9.0, 131_072), (16.0, 163_840), (40.0, 262_144), (math.inf, 327_680))
-"""Up to how many billion parameters → bytes of keys and values per token in 16 bits: 2 · layers · heads · 128 · 2,
-with 8 key-value heads, of Llama-3.2-3B, Llama-3.1-8B, Qwen3-14B, Qwen3-32B and Llama-3.1-70B."""
 
 _BYTES_PER_WEIGHT = {
     "fp8": 1.0, "w8a8": 1.0, "int8": 1.0, "modelopt": 1.0,
@@ -58,6 +68,7 @@ _BYTES_PER_WEIGHT = {
 }  # fmt: skip
 """Quantisation → bytes per weight (4 bits and their scales make 0.56); 16-bit weights have 2."""
 _EIGHT_BIT_COMPUTE = ("fp8", "w8a8", "modelopt")
+_FOUR_BIT_COMPUTE = ("nvfp4", "mxfp4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +79,10 @@ class NoPrior:
 
 
 def prior(model_name: str, accelerator: str, count: int = 1, quantization: str | None = None) -> CapacityProfile | None:
-    """The profile of one replica of a dense model, or None where ``explain`` has a reason.
+    """The profile of one replica, or None where ``explain`` has a reason.
 
-    The model's size is read from its name: ``8b`` in ``llama-3.1-8b-instruct`` is 8 billion parameters, and a
-    quantisation such as ``fp8`` or ``awq`` in it counts when ``quantization`` is None.
+    The model's size is read from its name (``models.find``): ``8b`` in ``llama-3.1-8b-instruct`` is 8 billion
+    parameters, and a quantisation such as ``fp8`` or ``awq`` in it counts when ``quantization`` is None.
     """
     judged = explain(model_name, accelerator, count, quantization)
     return None if isinstance(judged, NoPrior) else judged
@@ -84,11 +95,11 @@ def explain(
     hardware = accelerators.find(accelerator)
     if hardware is None:
         return NoPrior(f"accelerator {accelerator!r} is not in the catalogue: write all of profile")
-    billions = billion_parameters(model_name)
-    if billions is None:
+    model = models.find(model_name)
+    if model is None:
         return NoPrior(f"the size of model {model_name!r} can't be read from its name: write all of profile")
-    method = (quantization or _quantization_in(model_name)).lower()
-    replica = _Replica(hardware, count, billions, method)
+    method = (quantization or _quantization_in(model_name) or model.quantization).lower()
+    replica = _Replica(hardware, count, model, method)
     if replica.kv_tokens < REFERENCE_INPUT_TOKENS + REFERENCE_OUTPUT_TOKENS:
         return NoPrior(
             f"{replica.weight_bytes / _GIB:.0f} GiB of weights do not fit in {count} × {hardware.name}: "
@@ -110,42 +121,74 @@ class _Replica:
 
     hardware: accelerators.Accelerator
     count: int
-    billions: float
+    model: models.Model
     quantization: str
 
     @property
-    def weight_bytes(self) -> float:
-        return self.billions * 1e9 * _BYTES_PER_WEIGHT.get(self.quantization, 2.0)
+    def bytes_per_weight(self) -> float:
+        return _BYTES_PER_WEIGHT.get(self.quantization, 2.0)
 
     @property
-    def kv_bytes_per_token(self) -> int:
-        return next(size for limit, size in _KV_BYTES_PER_TOKEN if self.billions <= limit)
+    def weight_bytes(self) -> float:
+        return self.model.billions * 1e9 * self.bytes_per_weight
+
+    @property
+    def kv_shards(self) -> int:
+        """Devices that keys and values are spread over; beyond their heads, devices hold copies."""
+        return min(self.count, self.model.kv_heads)
 
     @property
     def kv_tokens(self) -> int:
-        usable = (self.hardware.memory_gib * MEMORY_UTILISATION - RESERVED_GIB) * self.count * _GIB
-        return int((usable - self.weight_bytes) / self.kv_bytes_per_token)
+        usable = (self.hardware.memory_gib * MEMORY_UTILISATION - RESERVED_GIB) * _GIB - self.weight_bytes / self.count
+        return int(usable * self.kv_shards / self.model.kv_bytes)
 
     @property
-    def bytes_per_second(self) -> float:
-        return self.hardware.bandwidth_gb_per_second * 1e9 * self.count * MEMORY_EFFICIENCY
+    def device_bytes_per_second(self) -> float:
+        return self.hardware.bandwidth_gb_per_second * 1e9 * self.hardware.bandwidth_reached * MEMORY_EFFICIENCY
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        eight_bit = self.hardware.fp8 and self.quantization in _EIGHT_BIT_COMPUTE
-        operations = self.hardware.tflops * 1e12 * self.count * COMPUTE_EFFICIENCY * (2.0 if eight_bit else 1.0)
-        return operations / (2.0 * self.billions * 1e9)
+        speed = 1.0
+        if self.hardware.fp8 and self.quantization in _EIGHT_BIT_COMPUTE:
+            speed = 2.0
+        elif self.hardware.fp4 and self.quantization in _FOUR_BIT_COMPUTE:
+            speed = 4.0
+        devices = math.pow(self.count, PREFILL_SCALING if self.hardware.link else PREFILL_SCALING_WITHOUT_LINK)
+        efficiency = COMPUTE_EFFICIENCY * (MIXTURE_COMPUTE if self.model.mixture else 1.0)
+        return self.hardware.tflops * 1e12 * devices * efficiency * speed / (2.0 * self.model.active_billions * 1e9)
 
     @property
     def itl_base_seconds(self) -> float:
         overhead = STEP_OVERHEAD_SECONDS + SECONDS_PER_DOUBLING * math.log2(self.count)
-        return self.weight_bytes / self.bytes_per_second + overhead
+        low, _ = CHORD
+        return self.read_seconds(low) - self.seconds_per_more_read * low + overhead
 
     @property
     def itl_per_sequence_seconds(self) -> float:
-        """Reading the keys and values of one sequence, half of its output written."""
+        """Reading the keys and values of one sequence, half of its output written, and its share of experts."""
         context_tokens = REFERENCE_INPUT_TOKENS + REFERENCE_OUTPUT_TOKENS / 2
-        return context_tokens * self.kv_bytes_per_token / self.bytes_per_second
+        shards = math.pow(self.kv_shards, KV_SCALING)
+        kv_seconds = context_tokens * self.model.kv_bytes / (self.device_bytes_per_second * shards)
+        return kv_seconds + self.seconds_per_more_read + SEQUENCE_SECONDS_PER_DOUBLING * math.log2(self.count)
+
+    @property
+    def seconds_per_more_read(self) -> float:
+        """What one more sequence adds to the time in which weights are read; nothing in a dense model."""
+        low, high = CHORD
+        return (self.read_seconds(high) - self.read_seconds(low)) / (high - low)
+
+    def read_seconds(self, sequences: int) -> float:
+        """Time to read the weights that a step of so many sequences uses."""
+        model, unpacking = self.model, 1.0
+        billions = model.billions
+        if model.mixture:
+            left_out = (1.0 - min(1.0, EXPERTS_PER_TOKEN * model.active_billions / model.billions)) ** sequences
+            others = (model.billions - model.active_billions) * EXPERT_SHARE_READ
+            billions = model.active_billions + others * (1.0 - left_out)
+        elif self.bytes_per_weight < 1:
+            unpacking = FOUR_BIT_READ
+        read = billions * 1e9 * self.bytes_per_weight * unpacking
+        return read / (self.device_bytes_per_second * self.count)
 
 
 def resolve(
@@ -180,21 +223,6 @@ def resolve(
         max_sequences=int(known("max_sequences", "max_sequences") or DEFAULT_MAX_SEQUENCES),
         startup_seconds=startup,
     )
-
-
-def billion_parameters(model_name: str) -> float | None:
-    """Billions of parameters as a dense model's name tells them: ``qwen3-32b-awq`` → 32.0.
-
-    None for names without a size, above the sizes that the roofline was checked for, and for mixtures of experts
-    (``8x7b``, ``30b-a3b``), whose speed does not follow their size.
-    """
-    if _MIXTURE.search(model_name):
-        return None
-    found = _SIZE.search(model_name)
-    if found is None:
-        return None
-    billions = float(found.group(1))
-    return billions if 0 < billions <= LARGEST_BILLION_PARAMETERS else None
 
 
 def _quantization_in(model_name: str) -> str:
