@@ -5,8 +5,8 @@
 Runs ``benchmarks/scenarios/*.yaml`` (all whose data is present; the rest is reported as skipped, never as met), prints
 a table for each, and writes the rows, and for each scenario a picture into docs/images/benchmarks/. ``--only`` replaces
 these scenarios in an existing file and leaves the others. ``--quick`` runs shorter or thinner traces, for a look: its
-file and pictures go to build/. Equal seeds give equal tables, wherever the planner proves its optimum; where a part of
-it stops at its time limit instead, the machine's speed can show.
+file and pictures go to build/; with ``--json`` pictures lie beside the file. Equal seeds give equal tables, wherever
+the planner proves its optimum; where a part of it stops at its time limit instead, the machine's speed can show.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent import futures
+from dataclasses import dataclass
 from typing import Any
 
 from savings import picture, running, schema, sources, targets
@@ -36,8 +37,17 @@ _LEFT_OUT = ("decisions", "series")
 Result = dict[str, Any]
 
 
-def load(only: Sequence[str], folder: pathlib.Path = SCENARIOS) -> list[schema.Scenario]:
-    """The scenarios of these names, all where none is given.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders: of scenario files, of data, and where pictures go."""
+
+    scenarios: pathlib.Path
+    data: pathlib.Path
+    pictures: pathlib.Path
+
+
+def load(only: Sequence[str], folder: pathlib.Path) -> list[schema.Scenario]:
+    """The scenarios of these names in a folder, all where none is given.
 
     Raises:
         ScenarioFileError: for a file that can't be used, or a name that no file has.
@@ -52,21 +62,21 @@ def load(only: Sequence[str], folder: pathlib.Path = SCENARIOS) -> list[schema.S
     return found
 
 
-def measure(scenario: schema.Scenario, *, data: pathlib.Path, pictures: pathlib.Path) -> Result:
+def measure(scenario: schema.Scenario, places: Places) -> Result:
     """Run one scenario, draw its picture, and tell it as plain types; or why it was skipped."""
     told: Result = {"name": scenario.name, "shows": scenario.shows, "seed": scenario.seed, "rows": [], "runs": []}
-    absent = sources.missing(scenario, data)
+    absent = sources.missing(scenario, places.data)
     if absent:
-        return {**told, "skipped": f"{absent[0]} is not in {data}"}
-    outcome = running.run(scenario, SCENARIOS, data)
-    pictures.mkdir(parents=True, exist_ok=True)
-    drawn = pictures / f"{scenario.name}.svg"
+        return {**told, "skipped": f"{absent[0]} is not in {places.data}"}
+    outcome = running.run(scenario, places.scenarios, places.data)
+    places.pictures.mkdir(parents=True, exist_ok=True)
+    drawn = places.pictures / f"{scenario.name}.svg"
     drawn.write_text(picture.draw(outcome), encoding="utf-8")
     runs = [{"name": name, **run.to_dict()} for name, run in outcome.runs.items()]
     return {
         **told,
         "command": f"{COMMAND} --only {scenario.name}",
-        "manifests": [str(path.relative_to(HERE.parent)) for path in running.paths(scenario.manifests, SCENARIOS)],
+        "manifests": [_told(path) for path in running.paths(scenario.manifests, places.scenarios)],
         "trace": outcome.trace,
         "requests": outcome.requests,
         "duration_s": outcome.duration_s,
@@ -78,11 +88,15 @@ def measure(scenario: schema.Scenario, *, data: pathlib.Path, pictures: pathlib.
     }
 
 
-def results(
-    scenarios: Sequence[schema.Scenario], jobs: int, *, data: pathlib.Path, pictures: pathlib.Path
-) -> Iterator[Result]:
+def _told(path: pathlib.Path) -> str:
+    """A path as readers know it: from the repository's root, if it lies there."""
+    root = HERE.parent
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def results(scenarios: Sequence[schema.Scenario], jobs: int, places: Places) -> Iterator[Result]:
     """All results in the order of the scenarios, as they come in."""
-    one = functools.partial(measure, data=data, pictures=pictures)
+    one = functools.partial(measure, places=places)
     if jobs <= 1 or len(scenarios) <= 1:
         yield from map(one, scenarios)
         return
@@ -111,11 +125,10 @@ def show(result: Result) -> None:
 
 
 def write(path: pathlib.Path, new: Sequence[Result]) -> None:
-    """Write the file, with scenarios that were not run now as they stand in it."""
+    """Write the file; scenarios that were not run now stay as they stand in it."""
     old = json.loads(path.read_text())["scenarios"] if path.exists() else []
-    known = [path.stem for path in sorted(SCENARIOS.glob("*.yaml"))]
     merged = {result["name"]: result for result in [*old, *new]}
-    ordered = [merged[name] for name in known if name in merged]
+    ordered = [merged[name] for name in sorted(merged)]
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "command": COMMAND,
@@ -127,22 +140,24 @@ def write(path: pathlib.Path, new: Sequence[Result]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; 0 if every target was met, 1 if one was missed, 2 for input that can't be used."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", metavar="NAMES", help="comma-separated names of scenarios")
     parser.add_argument("--quick", action="store_true", help="shorter or thinner traces, for a look")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="scenarios run at once")
     parser.add_argument("--json", type=pathlib.Path, help="where to write the rows (benchmarks/out/savings.json)")
-    given = parser.parse_args()
+    parser.add_argument("--scenarios", type=pathlib.Path, default=SCENARIOS, help="folder of scenario files")
+    given = parser.parse_args(arguments)
     build = HERE.parent / "build" / "savings"
     path = given.json or (build / "quick.json" if given.quick else HERE / "out" / "savings.json")
+    pictures = path.parent if given.json else build if given.quick else PICTURES
+    places = Places(given.scenarios, sources.data_folder(), pictures)
     done: list[Result] = []
     try:
-        scenarios = load([name.strip() for name in given.only.split(",") if name.strip()])
+        scenarios = load([name.strip() for name in given.only.split(",") if name.strip()], given.scenarios)
         scenarios = [scenario.hurried() for scenario in scenarios] if given.quick else scenarios
-        pictures = build if given.quick else PICTURES
-        for result in results(scenarios, given.jobs, data=sources.data_folder(), pictures=pictures):
+        for result in results(scenarios, given.jobs, places):
             show(result)
             done.append(result)
             write(path, [result])

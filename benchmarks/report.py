@@ -14,6 +14,8 @@ import os
 import pathlib
 from typing import Any
 
+from savings import page
+
 HERE = pathlib.Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -38,7 +40,9 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def section(name: str, found: dict[str, Any]) -> str:
-    """One benchmark as a table."""
+    """One benchmark as a table; scenarios have tables, targets and pictures of their own."""
+    if "scenarios" in found:
+        return page.section(name, found)
     lines = [f"## {name}", "", f"`{found['command']}`" + (f", seed {found['seed']}" if found.get("seed") else ""), ""]
     if found.get("data"):
         lines += [f"Data: {found['data']}", ""]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEAD = """## savings
-
-Every scenario replays a trace in simulated time: Trimtab's shipped planner, guards, weights and routing, on the
-manifests named, beside baselines in their cheapest setting that keeps the SLO (see
-[the record](decisions/0010-baselines.md)). Replicas behave as their profiles say, so the tables compare decisions, not
+HEAD = """Every scenario replays a trace in simulated time: Trimtab's shipped planner, guards, weights and routing, on
+the manifests named, beside baselines in their cheapest setting that keeps the SLO ([how they are
+searched](decisions/0010-baselines.md)). Replicas behave as their profiles say, so the tables compare decisions, not
 engines; how near the simulated replica is to a measured one stands under *fidelity*. Prices are list prices. A saving
-counts as met only where Trimtab itself keeps the SLO, and is taken against the cheapest baseline that keeps it too.
+counts as met only where Trimtab itself keeps the SLO, and is taken against the cheapest of the baselines named that
+keeps it too. Settings of baselines are the best in hindsight; Trimtab's are those of its manifests. Times are
+simulated: no number depends on the machine, except where the planner's solver is stopped by its time limit before its
+optimum is proven.
 """
 _COLUMNS = (
     "run",
@@ -27,10 +28,11 @@ _COLUMNS = (
 )
 
 
-def section(found: Mapping[str, Any]) -> str:
+def section(name: str, found: Mapping[str, Any]) -> str:
     """The section for the whole result file."""
     scenarios: Sequence[Mapping[str, Any]] = found["scenarios"]
-    parts = [HEAD, f"All: `{found['command']}`. Data: {found['data']}.", "", *summary(scenarios), ""]
+    told = f"All: `{found['command']}`. Data: {found['data']}."
+    parts = [f"## {name}", "", HEAD, told, "", *summary(scenarios), ""]
     for scenario in scenarios:
         parts += _scenario(scenario)
     return "\n".join(parts)
@@ -77,7 +79,7 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             run["name"], f"${run['cost_usd']:,.2f}", f"${run['usd_per_1k_requests']:.3f}",
             f"{100 * run['slo_attainment']:.2f} %", _seconds(run["ttft_p95_s"]), _seconds(run["itl_p95_s"]),
             f"{run['gpu_hours']:,.1f}", f"{100 * run['gpu_utilisation']:.0f} %", str(run["replica_changes"]),
-            run["settings"] or "–",
+            "–" if run["regret"] is None else f"{100 * run['regret']:.1f} %", run["settings"] or "–",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
