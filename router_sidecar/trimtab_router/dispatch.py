@@ -1,11 +1,11 @@
-"""Dispatch: which endpoint a request goes to next. Filters, scorers and picker are core's; this walks the tiers."""
+"""Dispatch: which endpoint a request goes to next. The picker is core's; this walks the tiers."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection
 
-from trimtab_core.routing import filters, picker
+from trimtab_core.routing import picker
 
 from trimtab_router import compiled, endpoints
 
@@ -40,7 +40,7 @@ def choose(
         if endpoint is not None:
             return tier, endpoint
     for tier in class_.reach.own[first]:
-        endpoint = filters.last_resort(tier.endpoints, tried=tried)
+        endpoint = picker.last_resort(tier.endpoints, tried=tried)
         if endpoint is not None:
             return tier, endpoint
     return None

@@ -16,6 +16,8 @@ from trimtab_core.routing import classes, classifier, features, picker, table, w
 from trimtab_sim import prompts
 from trimtab_sim.workload import Request
 
+_MEAN_RANK = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -42,7 +44,7 @@ class _Traits:
 
 
 class Endpoint:
-    """One engine as the router sees it; a ``filters.Candidate``."""
+    """One engine as the router sees it; a ``picker.Candidate``."""
 
     __slots__ = ("capacity", "ejected_until", "in_flight", "name", "ready")
 
@@ -71,7 +73,8 @@ class Choice:
         reach: tiers that may serve that class.
         tier: that should serve it; None if no tier of the class has an endpoint now.
         endpoint: of that tier; None for an external one.
-        rank: of its complexity among all requests of the class so far, in [0, 1).
+        rank: of its complexity among the class's requests so far, in [0, 1); 0.5, their mean, where one tier has all
+            of the class and the router asks nobody.
         external: the tier is served by a provider.
     """
 
@@ -84,16 +87,15 @@ class Choice:
 
 
 class _Class:
-    """A class of the table in force, and the scores that it has seen under this and earlier ones."""
+    """A class of the table in force, and the scores that it was split by under this and earlier ones."""
 
-    __slots__ = ("needs_score", "ranks", "reach", "seen", "spec")
+    __slots__ = ("needs_score", "ranks", "reach", "spec")
 
     def __init__(self, spec: table.Class, reach: classes.Reach[Tier], before: _Class | None) -> None:
         self.spec = spec
         self.reach = reach
         self.needs_score = reach.needs_score
         self.ranks: weights.RankHistogram = weights.RankHistogram() if before is None else before.ranks
-        self.seen: weights.RankHistogram = weights.RankHistogram() if before is None else before.seen
 
 
 class Dispatcher:
@@ -109,7 +111,6 @@ class Dispatcher:
         self._rng = random.Random(f"dispatch {seed}")
         self._found: dict[Hashable, tuple[Judgement, int | None]] = {}  # the class by its place in the table
         self._classes: list[_Class] = []
-        self._seen_rng = random.Random(f"seen {seed}")
         self._endpoints: dict[str, Endpoint] = {}
         self._rules: list[classes.Rule[int]] = []
         self._asks_for = ""
@@ -162,20 +163,22 @@ class Dispatcher:
         judgement, place = self._found.get(of) or self._find_class(of, request)
         if place is None:
             return None
-        found = self._classes[place]
-        reach, rank = found.reach, found.seen.rank(judgement.complexity, self._seen_rng)
+        found, rank = self._classes[place], _MEAN_RANK
+        spec, reach = found.spec, found.reach
         if reach.intervals is None:
-            return Choice(found.spec, reach, None, None, rank)
-        first = reach.intervals.tiers[0]
+            return Choice(spec, reach, None, None, rank)
         if found.needs_score:
-            first = reach.intervals.owner(found.ranks.rank(judgement.complexity, self._rng))
+            rank = found.ranks.rank(judgement.complexity, self._rng)
+            first = reach.intervals.owner(rank)
+        else:
+            first = reach.intervals.tiers[0]
         for tier in reach.order(first, closed=judgement.sensitive):
             endpoint = picker.pick(tier.endpoints, self._rng)
             if endpoint is not None:
-                return Choice(found.spec, reach, tier.spec, endpoint, rank)
+                return Choice(spec, reach, tier.spec, endpoint, rank)
             if tier.spec.external is not None:
-                return Choice(found.spec, reach, tier.spec, None, rank, external=True)
-        return Choice(found.spec, reach, None, None, rank)
+                return Choice(spec, reach, tier.spec, None, rank, external=True)
+        return Choice(spec, reach, None, None, rank)
 
     def classify(self, judgement: Judgement) -> table.Class | None:
         """The first class that matches; None if none does. Trace requests have no headers and no tenants."""

@@ -48,13 +48,9 @@ class Latencies:
         self.fresh = array("f")
 
     def join(self, other: Latencies) -> None:
-        """Take over what another collection holds."""
-        if other._buckets or len(self.fresh) + len(other.fresh) > EXACT:
-            self.fold()
+        """Take over what another collection holds; exact as long as neither has buckets, however many there are."""
         self._buckets.update(other._buckets)
         self.fresh.extend(other.fresh)
-        if len(self.fresh) > EXACT:
-            self.fold()
 
     def percentile(self, share: float = TAIL) -> float | None:
         """The value that at least ``share`` of the values don't exceed, to 1 % if there are many; None without any."""
@@ -72,4 +68,5 @@ def percentile(values: Sequence[float], share: float = TAIL) -> float | None:
     """The smallest value that at least ``share`` of the values don't exceed (nearest rank); None without values."""
     if not values:
         return None
-    return sorted(values)[max(0, math.ceil(share * len(values) - 1e-9) - 1)]
+    at = max(0, math.ceil(share * len(values) - 1e-9) - 1)
+    return float(np.partition(np.asarray(values), at)[at])

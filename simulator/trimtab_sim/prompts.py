@@ -132,9 +132,8 @@ def signature(request: Request) -> Signature:
 
     Classifying one request of a signature serves for all, which keeps a simulated request at microseconds.
     """
-    level = int(request.difficulty * _LEVELS)
     half_octaves = round(math.log2(request.input_tokens) * 2)
-    return level if level < _LEVELS else _LEVELS - 1, request.prompt % _VARIANTS, request.sensitive, half_octaves
+    return _level(request), request.prompt % _VARIANTS, request.sensitive, half_octaves
 
 
 def representative(of: Signature) -> Request:

@@ -38,15 +38,16 @@ class RankHistogram:
         Ties (one bin) are broken at random, so that equal prompts still split by the shares. The first
         request's rank is a plain random number.
         """
+        counts, blocks = self.counts, self.blocks
         bin_ = min(int(score * BINS), BINS - 1)
         block = bin_ // _BLOCK
-        here = self.counts[bin_]
-        below = sum(self.blocks[:block]) + sum(self.counts[block * _BLOCK : bin_])
-        rank = (below + rng.random() * (here + 1)) / (self.total + 1)
-        self.counts[bin_] = here + 1
-        self.blocks[block] += 1
-        self.total += 1
-        if self.total >= MEMORY:
+        here = counts[bin_] + 1
+        below = sum(blocks[:block]) + sum(counts[block * _BLOCK : bin_])
+        self.total = total = self.total + 1
+        rank = (below + rng.random() * here) / total
+        counts[bin_] = here
+        blocks[block] += 1
+        if total >= MEMORY:
             self.counts = [count / 2 for count in self.counts]
             self.blocks = [sum(self.counts[at : at + _BLOCK]) for at in range(0, BINS, _BLOCK)]
             self.total = sum(self.blocks)

@@ -1,4 +1,4 @@
-"""Filters, scorer and picker: which endpoint takes a request."""
+"""The picker: which endpoint takes a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_core.routing import filters, picker, scorers
+from trimtab_core.routing import picker
 
 
 @dataclass(eq=False)
@@ -27,28 +27,11 @@ ASLEEP, EJECTED = Endpoint("asleep", ready=False), Endpoint("ejected", ejected_u
 BACK = Endpoint("back", ejected_until=NOW)
 
 
-@pytest.mark.parametrize(
-    ("candidate", "tried", "expected"),
-    [
-        (GOOD, [], True),
-        (FULL, [], True),
-        (ASLEEP, [], False),
-        (EJECTED, [], False),
-        (BACK, [], True),
-        (GOOD, [BACK], True),
-        (GOOD, [GOOD], False),
-    ],
-    ids=["good", "full", "asleep", "ejected", "ejection over", "another was tried", "tried"],
-)
-def test_who_may_take_a_request(candidate: Endpoint, tried: list[Endpoint], *, expected: bool) -> None:
-    assert filters.eligible(candidate, now=NOW, tried=tried) is expected
-
-
 def test_the_last_resort_is_the_ejected_one_that_returns_soonest() -> None:
     later = Endpoint("later", ejected_until=NOW + 9)
-    assert filters.last_resort([later, EJECTED, ASLEEP], tried=[]) is EJECTED
-    assert filters.last_resort([later, EJECTED, ASLEEP], tried=[EJECTED]) is later
-    assert filters.last_resort([ASLEEP], tried=[]) is None
+    assert picker.last_resort([later, EJECTED, ASLEEP], tried=[]) is EJECTED
+    assert picker.last_resort([later, EJECTED, ASLEEP], tried=[EJECTED]) is later
+    assert picker.last_resort([ASLEEP], tried=[]) is None
 
 
 @pytest.mark.parametrize(
@@ -73,11 +56,13 @@ def test_who_takes_a_request(candidates: list[Endpoint], tried: list[Endpoint], 
         assert picker.pick(candidates, random.Random(seed), now=NOW, tried=tried) is expected
 
 
-@pytest.mark.parametrize(
-    ("in_flight", "capacity", "score"), [(0, 10, 1.0), (5, 10, 0.5), (5, 20, 0.75), (10, 10, 0.0), (15, 10, -0.5)]
-)
-def test_the_score_is_the_free_share(in_flight: int, capacity: float, score: float) -> None:
-    assert scorers.free_share(Endpoint("a", in_flight=in_flight, capacity=capacity)) == score
+def test_the_freest_is_the_one_of_the_largest_free_share() -> None:
+    candidates = [
+        Endpoint("half", in_flight=5),
+        Endpoint("quarter", in_flight=5, capacity=20.0),
+        Endpoint("most", in_flight=9),
+    ]
+    assert picker.pick(candidates, random.Random(1)) is candidates[1]
 
 
 def test_the_freest_is_picked() -> None:
