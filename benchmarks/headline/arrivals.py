@@ -1,0 +1,70 @@
+"""The arrivals of the headline experiment: a recorded hour of requests, and days of published rates.
+
+Lengths are those of the recorded hour's requests, input and output of one request together.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import pathlib
+import random
+from dataclasses import dataclass
+
+from trimtab_sim import synthetic, traces
+from trimtab_sim.workload import Trace
+
+HOUR = "traces/azure2023_conv.csv.gz"
+RATES = "traces/azure2024_weekly_rpm_digitised.csv.gz"
+MINUTES_PER_DAY = 1440.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Lengths of random rows of a recorded trace."""
+
+    rows: tuple[tuple[int, int], ...]
+
+    def __call__(self, rng: random.Random, time_s: float) -> tuple[int, int]:
+        """Input and output tokens of a request."""
+        del time_s
+        return self.rows[int(rng.random() * len(self.rows))]
+
+
+def hour(data: pathlib.Path, *, scale: float, seed: int) -> Trace:
+    """The recorded requests (35 minutes of development rows), at ``scale`` times their rate."""
+    return traces.load(data / HOUR, scale=scale, seed=seed)
+
+
+def days(
+    data: pathlib.Path, workload: str, *, first: int, count: int, speed: float, mean_rps: float, seed: int
+) -> Trace:
+    """Requests sampled after the published rates of whole days, thinned to a mean rate.
+
+    Args:
+        data: the folder of all data.
+        workload: ``conv`` or ``code``.
+        first: number of the first day, from 0.
+        count: how many days.
+        speed: how many times faster they pass: loads rise and fall that much more steeply than they did.
+        mean_rps: mean arrivals per second over them.
+        seed: equal seeds give equal traces.
+    """
+    with gzip.open(data / RATES, "rt", encoding="utf-8") as file:
+        points = [
+            (float(row["t_min"]) - first * MINUTES_PER_DAY, float(row["mid_cal"]))
+            for row in csv.DictReader(file)
+            if row["workload"] == workload and first <= float(row["t_min"]) / MINUTES_PER_DAY < first + count
+        ]
+    spans = [after - before for (before, _), (after, _) in itertools.pairwise(points)]
+    spans.append(count * MINUTES_PER_DAY - points[-1][0])
+    mean = sum(span * rate for span, (_, rate) in zip(spans, points, strict=True)) / sum(spans)
+    starts = itertools.accumulate((60 * span for span in spans), initial=0.0)
+    windows = [
+        (start / speed, 60 * span / speed, mean_rps * rate / mean)
+        for start, span, (_, rate) in zip(starts, spans, points, strict=False)
+    ]
+    lengths = Rows(tuple((one.input_tokens, one.output_tokens) for one in traces.load(data / HOUR)))
+    told = f"Azure 2024 {workload}, {count} days from day {first}, {speed:g} times as fast, {mean_rps:g} requests/s"
+    return synthetic.from_rates(windows, lengths, seed=seed, source=f"{told}, seed {seed}")
