@@ -34,19 +34,19 @@ LONGEST_STEP_SECONDS = 60.0
 STEPS_PER_HORIZON = 8.0
 SCORES_NEEDED = 4
 """Past forecasts that must have been scored before their error is trusted."""
-ADVANTAGE = 0.5
-"""Over this many divided by the independent past errors, as a share, a method must beat the last value: 10 % better
-while there are 5 of them, 1 % with 50. Fewer tell luck from skill badly."""
+ADVANTAGE = 1.0
+"""Over this many divided by the independent past errors, as a share, a method must beat the last value: 20 % better
+while there are 5 of them, 2 % with 50. Fewer tell luck from skill badly."""
 COUNTING_SECONDS = 60.0
 """Window over which observers count arrivals; the counting noise of a rate λ is sqrt(λ / window)."""
-SCALE_FLOOR = 1.5
+SCALE_FLOOR = 2.0
 """Errors are relative to this many times the usual level, or to the forecast where that is more.
 
-On the public traces margins that only grow with the forecast once it is far above the usual level cost 9 % less
+On public traces margins that only grow with the forecast once it is far above the usual level cost 6 to 12 % less
 (pinball loss) than margins in proportion to it: after a pause the latter have nothing to be in proportion to.
 """
-PRIOR_SPREAD = 0.12
-"""Standard deviation of the change in 10 minutes on public traces (95th percentiles of 1.07 to 1.41)."""
+PRIOR_SPREAD = 0.16
+"""Standard deviation of the relative change in 10 minutes, on the wider of the public traces."""
 PRIOR_SECONDS = 600.0
 PRIOR_WEIGHT = 1.5
 """Independent past errors that the prior counts for."""
