@@ -67,7 +67,8 @@ def headline(story: Story) -> str:
     told = (
         f"{run.requests:,} requests in {wording.clock(run.duration_s)} "
         f"cost {units.format_usd(run.cost_usd)} with Trimtab; "
-        f"{wording.percent(run.slo_attainment, 1)} of them met the SLO ({wording.percent(story.promised)} promised)."
+        f"{wording.attainment(run.slo_attainment, story.promised)} of them met the SLO "
+        f"({wording.percent(story.promised)} promised)."
     )
     others = [
         f"{units.format_usd(other.cost_usd)} with {_name(other)} ({wording.percent(run.saved_against(other))} saved)"
@@ -151,7 +152,10 @@ def _cards(story: Story) -> list[page.Card]:
         )
     cards += [
         page.Card(
-            "SLO met", wording.percent(run.slo_attainment, 1), f"promised {wording.percent(story.promised)}", story.held
+            "SLO met",
+            wording.attainment(run.slo_attainment, story.promised),
+            f"promised {wording.percent(story.promised)}",
+            story.held,
         ),
         page.Card("Per 1,000 requests", units.format_usd(run.usd_per_1k_requests), f"{run.requests:,} requests"),
         page.Card("Quality kept", wording.percent(run.quality_retention, 1), "of always the best tier, estimated"),

@@ -76,7 +76,7 @@ def draw(chart: Chart, duration_seconds: float) -> str:
         tops.append(chart.limit[0] * 1.1)
     frame = _Frame(duration_seconds, *_axis(chart.top or max(tops, default=1.0), whole=chart.whole))
     parts = [frame.grid(chart.unit)]
-    for one, floor in reversed(layers) if chart.stacked else layers:
+    for one, floor in reversed(layers):  # the first one on top: areas stand on those before, lines cross the others
         parts.append(frame.area(one, floor) if floor is not None else frame.line(one))
     if chart.limit:
         parts.append(frame.limit(*chart.limit))

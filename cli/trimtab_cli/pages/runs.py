@@ -22,7 +22,7 @@ def cells(run: report.Run, ours: report.Run, promised: float) -> tuple[str, ...]
         units.format_usd(run.cost_usd),
         units.format_usd(run.usd_per_1k_requests),
         "" if run is ours else wording.percent(ours.saved_against(run)),
-        wording.percent(run.slo_attainment, 1) + ("" if run.slo_attainment >= promised else ", missed"),
+        wording.attainment(run.slo_attainment, promised) + ("" if run.slo_attainment >= promised else ", missed"),
         wording.seconds(run.ttft_p95_s),
         wording.seconds(run.itl_p95_s),
         wording.seconds(run.e2e_p95_s),

@@ -19,6 +19,11 @@ def percent(value: float, digits: int = 0) -> str:
     return f"{100 * value:.{digits}f}{_NO_BREAK}%"
 
 
+def attainment(value: float, promised: float) -> str:
+    """The share that met its SLO, with so many digits that a miss can't look like a hit."""
+    return percent(value, 1 if value >= promised or round(value, 3) < promised else 2)
+
+
 def seconds(value: float | None) -> str:
     """A duration to three digits."""
     return NOTHING if value is None else units.format_duration(float(f"{value:.3g}"))

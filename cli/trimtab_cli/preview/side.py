@@ -112,7 +112,7 @@ def simulated(
 def _slo(scenario: world.Scenario, run: report.Run) -> Check:
     wanted = search.wanted_attainment(scenario)
     kept = run.slo_attainment >= wanted
-    reached = f"{wording.percent(run.slo_attainment, 1 if kept else 2)} of the requests meet it"
+    reached = f"{wording.attainment(run.slo_attainment, wanted)} of the requests meet it"
     return Check(f"SLO of {scenario.policy_key}", f"{wording.percent(wanted)} are promised", reached, kept)
 
 

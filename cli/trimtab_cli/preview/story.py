@@ -101,7 +101,7 @@ def _cards(story: Story) -> list[page.Card]:
     if after.attainment is not None:
         kept = after.attainment >= story.promised
         note = f"promised {wording.percent(story.promised)}"
-        cards.append(page.Card("SLO met", wording.percent(after.attainment, 1), note, kept))
+        cards.append(page.Card("SLO met", wording.attainment(after.attainment, story.promised), note, kept))
     broken = len(after.broken)
     told = wording.count(broken, "promise") if broken else "nothing"
     cards.append(page.Card("Quality kept", quality, past[2]))

@@ -91,8 +91,8 @@ def _headline(story: Story) -> str:
     run, other = story.ours, story.best_baseline
     told = (
         f"{run.requests:,} requests in {wording.clock(run.duration_s)} cost {units.format_usd(run.cost_usd)} with "
-        f"Trimtab; {wording.percent(run.slo_attainment, 1)} of them met the SLO ({wording.percent(story.promised)} "
-        "promised)."
+        f"Trimtab; {wording.attainment(run.slo_attainment, story.promised)} of them met the SLO "
+        f"({wording.percent(story.promised)} promised)."
     )
     if other is not None:
         told += f" The cheapest baseline that keeps it, {other.controller}, costs {units.format_usd(other.cost_usd)}."
@@ -108,7 +108,7 @@ def _cards(story: Story) -> list[page.Card]:
     if other is not None:
         saved = run.saved_against(other)
         cards.append(page.Card("Saved", wording.percent(saved), f"against {other.controller}", saved > 0))
-    kept = wording.percent(run.slo_attainment, 1)
+    kept = wording.attainment(run.slo_attainment, story.promised)
     cards += [
         page.Card("SLO met", kept, f"promised {wording.percent(story.promised)}", held),
         page.Card("Per 1,000 requests", units.format_usd(run.usd_per_1k_requests), f"{run.requests:,} requests"),
