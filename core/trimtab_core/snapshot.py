@@ -94,6 +94,7 @@ class VariantMemory:
 
     Attributes:
         losses_per_hour: replicas that went without being told to, per replica-hour; None before any was measured.
+        recent: (epoch seconds, count) that was planned in each cycle of the scale-down window; a hint, not in status.
     """
 
     fewer_since: float | None = None
@@ -102,6 +103,7 @@ class VariantMemory:
     override_until: float | None = None
     losses_per_hour: float | None = None
     lost_at: float | None = None
+    recent: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,9 +107,12 @@ def wait_scale_down(plan: Plan, snapshot: Snapshot) -> Plan:
     def rule(tier: TierState, variant: VariantState, wanted: int) -> _Ruled:
         to_zero = not any(_kept(plan, tier, snapshot).values())
         wait = limits.wait_seconds(tier, variant, snapshot.now, to_zero=to_zero)
-        if wait <= 0:
-            return wanted, Code.STEADY, ""
         low = limits.clip(limits.serving(variant, snapshot.now), variant)
+        if wait <= 0:
+            remembered = plan.memory.get(VariantKey(tier.key, variant.name), variant.memory)
+            highest = min(low, limits.clip(max((count for _, count in remembered.recent), default=0), variant))
+            message = f"{highest} replicas were asked for within the window, so not only {wanted} stay"
+            return max(wanted, highest), Code.SCALE_DOWN_WINDOW, message
         message = f"{wanted} replicas must be asked for {wait:.0f} s longer before one of {variant.desired} goes"
         return max(wanted, low), Code.SCALE_DOWN_WINDOW, message
 

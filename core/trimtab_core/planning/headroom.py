@@ -11,8 +11,8 @@ for four and eight replicas, 0.9 to 1.3 times for one). So one number is learned
 at the loads that were there, recent ones weighing more, with a prior worth a few misses. Planned is with the load at
 which just as much is missed as may be, ``k^(-1/4)``, and with little more than what has been seen to work.
 
-What is missed while replicas are overloaded, and until their queues are gone, tells of too few replicas and not of k.
-Signals that aren't fresh change nothing.
+What is missed while replicas carry more than was planned with, while others are starting, and until the queues are
+gone, tells of too few replicas and not of k. Signals that aren't fresh change nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trimtab_core import capacity, signals, units
 from trimtab_core.planning import cost
 from trimtab_core.snapshot import ReplicaPhase, Snapshot, TierKey, TierState
 
-LEAST, MOST = 0.5, 1.35
-"""Bounds of the share; at 1.5 times the admissible load a quarter of all promises is missed whatever the fleet."""
+LEAST, MOST = 0.5, 1.15
+"""Bounds of the share. Beyond, promises are kept only as long as nothing changes: misses come too late to tell."""
 POWER = 4.0
 """How steeply misses grow with load."""
 PRIOR_MISSES = 5.0
@@ -36,10 +36,12 @@ MEMORY_SECONDS = 1800.0
 """Time constant of what is remembered of kept and missed promises."""
 REACH = 1.25
 """No share is planned with that is further above the highest load that has been carried lately."""
-OVERLOADED = 1.5
-"""Load from which on replicas count as overloaded."""
+OVERLOADED = 1.1
+"""Multiple of the planned share from which on replicas count as overloaded."""
 QUEUEING = 0.25
 """Waiting requests over running ones from which on replicas are overloaded, whatever arrives."""
+LONGEST_START_SECONDS = 900.0
+"""What hasn't come up after so long is no longer waited for."""
 RECOVERY_SECONDS = 120.0
 """So long after it, misses are still laid to an overload: rates look back a minute, and answers take theirs."""
 LONGEST_STEP_SECONDS = 60.0
@@ -85,7 +87,7 @@ def learn(snapshot: Snapshot, before: Mapping[TierKey, Headroom]) -> dict[TierKe
 
 def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Headroom) -> Headroom:
     now, load = snapshot.now, _load(tier, demand)
-    if load > OVERLOADED or _queues(tier):
+    if load > OVERLOADED * before.utilisation or _queues(tier) or _starts(tier, now):
         return dataclasses.replace(before, at=now, overloaded_at=now)
     judged, missed = signals.fresh(tier.judged_per_second), signals.fresh(tier.missed_per_second)
     elapsed = min(LONGEST_STEP_SECONDS, now - before.at) if math.isfinite(before.at) else 0.0
@@ -120,6 +122,15 @@ def _queues(tier: TierState) -> bool:
     replicas = [replica for variant in tier.variants for replica in variant.replicas]
     running = sum(signals.sound(replica.running) or 0.0 for replica in replicas)
     return sum(signals.sound(replica.waiting) or 0.0 for replica in replicas) > QUEUEING * running
+
+
+def _starts(tier: TierState, now: float) -> bool:
+    """Whether replicas are starting, so that more was planned for than serves."""
+    return any(
+        replica.phase is ReplicaPhase.PENDING and now - replica.created_at <= LONGEST_START_SECONDS
+        for variant in tier.variants
+        for replica in variant.replicas
+    )
 
 
 def _load(tier: TierState, demand: cost.Demand) -> float:

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trimtab_core import losses
+from trimtab_core import losses, units
 from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program
 from trimtab_core.planning.plan import (
     Alternative,
@@ -64,7 +64,7 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
         else:
             basis = _solve(_Asked(snapshot, problem.build(view, part), settings, previous), question)
         solved.append(basis)
-    plan = _assemble(snapshot, solved, view.evidence, kept=kept, tolerance=settings.tolerance)
+    plan = _assemble(snapshot, solved, view.evidence, previous, kept=kept, tolerance=settings.tolerance)
     learned = headroom.learn(snapshot, previous.headroom if previous is not None else {})
     return dataclasses.replace(plan, headroom=learned, demand=inputs.of_classes(view))
 
@@ -278,7 +278,13 @@ def _current(asked: _Asked, key: VariantKey) -> int:
 
 
 def _assemble(
-    snapshot: Snapshot, solved: list[Basis], evidence: problem.Evidences, *, kept: int, tolerance: float
+    snapshot: Snapshot,
+    solved: list[Basis],
+    evidence: problem.Evidences,
+    previous: Plan | None,
+    *,
+    kept: int,
+    tolerance: float,
 ) -> Plan:
     """One plan of all parts."""
     replicas = current_replicas(snapshot)
@@ -293,7 +299,7 @@ def _assemble(
     return Plan(
         replicas,
         weights,
-        _memory(snapshot, replicas, evidence),
+        _memory(snapshot, replicas, evidence, previous.memory if previous is not None else {}),
         _total_prediction(solved),
         max((basis.source for basis in solved), key=_WORST.index, default=Source.OPTIMAL),
         next((b.binding for b in sorted(solved, key=lambda b: -b.prediction.usd_per_hour)), ""),
@@ -304,20 +310,28 @@ def _assemble(
 
 
 def _memory(
-    snapshot: Snapshot, replicas: Mapping[VariantKey, int], evidence: problem.Evidences
+    snapshot: Snapshot,
+    replicas: Mapping[VariantKey, int],
+    evidence: problem.Evidences,
+    before: Mapping[VariantKey, VariantMemory],
 ) -> dict[VariantKey, VariantMemory]:
-    """Since when all evidence asks for fewer replicas; evidence that isn't fresh starts the window anew."""
+    """Since when all evidence asks for fewer replicas, and for how many; evidence that isn't fresh starts anew."""
     memory = {}
     for tier in snapshot.tiers.values():
         fresh = tier.key not in evidence
+        begin = snapshot.now - units.duration_seconds(tier.spec.scaling.scale_down_window)
         for variant in tier.variants:
             key = VariantKey(tier.key, variant.name)
             fewer = fresh and replicas[key] < limits.serving(variant, snapshot.now)
             since = variant.memory.fewer_since
             since = (snapshot.now if since is None else min(since, snapshot.now)) if fewer else None
             seen = losses.rate_per_hour(variant) if variant.watched_hours else variant.memory.losses_per_hour
+            past = before[key].recent if key in before else ()
+            recent = (*(one for one in past if one[0] > begin), (snapshot.now, replicas[key]))
             lost_at = snapshot.now if variant.lost else variant.memory.lost_at
-            memory[key] = dataclasses.replace(variant.memory, fewer_since=since, losses_per_hour=seen, lost_at=lost_at)
+            memory[key] = dataclasses.replace(
+                variant.memory, fewer_since=since, losses_per_hour=seen, lost_at=lost_at, recent=recent
+            )
     return memory
 
 

@@ -43,7 +43,7 @@ class Settings:
     Attributes:
         quantile: the forecast's upper quantile that must be carried.
         tolerance: relative change of demand, prices or profiles below which the last solution stands.
-        amortisation_seconds: time over which a start-up must pay for itself.
+        amortisation_seconds: time over which an added replica must pay for itself.
         move_cost: share of a request's cost that moving it to another tier must save.
         segments: parts of equal mass into which a class's complexity range is cut.
         gap: relative distance to the proven optimum at which the solver stops in large parts; small ones are exact.
@@ -52,7 +52,7 @@ class Settings:
 
     quantile: float = 0.9
     tolerance: float = 0.03
-    amortisation_seconds: float = 600.0
+    amortisation_seconds: float = 900.0
     move_cost: float = 0.02
     segments: int = 4
     gap: float = 0.01
@@ -442,7 +442,9 @@ class _Builder:
         if hold is not None:
             low = high = max(0, current)
         usd = economics.worst_usd_per_hour(self.snapshot, tier.key, variant)
-        switch = usd * limits.startup_seconds(variant) / self.view.settings.amortisation_seconds
+        # What is added is paid for while it starts, and for a window at least even if nothing needs it any more.
+        paid = limits.startup_seconds(variant) + units.duration_seconds(tier.spec.scaling.scale_down_window)
+        switch = usd * paid / self.view.settings.amortisation_seconds
         key, ready = VariantKey(tier.key, variant.name), variant.count(ReplicaPhase.READY)
         up = losses.availability(variant, limits.startup_seconds(variant))
         spot = variant.spec.capacity_type is CapacityType.SPOT
@@ -470,7 +472,8 @@ class _Builder:
         low, high = (units.ratio(complexity.min), units.ratio(complexity.max)) if complexity is not None else (0.0, 1.0)
         measured = policy.spec.objective.discrimination
         m = quality.discrimination(
-            [usable[key].quality for key in tiers], quality.DISCRIMINATION if measured is None else units.ratio(measured)
+            [usable[key].quality for key in tiers],
+            quality.DISCRIMINATION if measured is None else units.ratio(measured),
         )
         cuts = quality.segments(low, max(low, high), self.view.settings.segments if len(tiers) > 1 else 1)
         return ClassChoice(
