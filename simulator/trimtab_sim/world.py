@@ -47,7 +47,7 @@ EPOCH_SECONDS = objects.EPOCH_SECONDS
 """The moment that controllers take for the start of the run."""
 _TOLD_MOVES = 5
 """So many wrong-way moves are told in a run's notes."""
-_PATIENCE_SECONDS = 900.0
+PATIENCE_SECONDS = 900.0
 """How long after the end of a run unfinished requests are waited for."""
 
 
@@ -180,7 +180,7 @@ class World:
         self._begin()
         self._clock.run(until=self._duration)
         self._bill = self._bill or self._fleet.bill()
-        ends = self._duration + _PATIENCE_SECONDS
+        ends = self._duration + PATIENCE_SECONDS
         while self._service.unsettled and self._clock.peek() <= ends:
             self._clock.step()
         if not self._aborted:
@@ -224,11 +224,6 @@ class World:
         self._clock.at(max(start, 0.0), self._begin_billing, Order.FINISH)
         coming = arrivals.with_prologue(self._scenario.offered, self._prologue, self._duration)
         self._clock.feed(coming, operator.attrgetter("arrival_s"), self._service.arrive, Order.ARRIVE)
-        self._strikes.begin()
-        levers = trouble.Levers(self._reprice, self._service.empty_cache, self._hand_over)
-        trouble.schedule(
-            self._scenario.faults, self._clock, scenarios.variants(self._first), kinds=self._fleet.kinds, levers=levers
-        )
 
     def _begin_billing(self) -> None:
         self._fleet.begin_billing()
