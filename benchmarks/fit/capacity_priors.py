@@ -48,20 +48,29 @@ class Row:
     """One measured or simulated step time.
 
     Attributes:
-        sequences: that were decoding, on average.
+        requests: held at once.
+        sequences: of them decoding, on average.
         itl_seconds: mean time between tokens.
-        weight: in the fit.
+        weight: in the fit; 1 where it was measured.
+        run: date, version and source of the measurement.
     """
 
     model: str
     accelerator: str
     count: int
     method: str
+    requests: float
     sequences: float
     input_tokens: float
     output_tokens: float
     itl_seconds: float
-    weight: float
+    weight: float = 1.0
+    run: str = ""
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Prompt tokens that a step computes: one prompt for each answer that ends."""
+        return self.sequences * self.input_tokens / self.output_tokens
 
     @property
     def mixture(self) -> bool:
@@ -83,10 +92,17 @@ def silicon(path: pathlib.Path) -> Iterator[Row]:
             if row["backend"] != "vllm" or queued or not (plain and whole and known):
                 continue
             yield Row(
-                row["model_path"], SYSTEMS[row["system"]], int(float(row["tp_size"])), METHODS[row["gemm_quant_mode"]],
-                max(1.0, float(row["conc"]) * decoding / (ttft + decoding)), float(row["isl"]), float(row["osl"]), itl,
-                1.0,
-            )  # fmt: skip
+                model=row["model_path"],
+                accelerator=SYSTEMS[row["system"]],
+                count=int(float(row["tp_size"])),
+                method=METHODS[row["gemm_quant_mode"]],
+                requests=float(row["conc"]),
+                sequences=max(1.0, float(row["conc"]) * decoding / (ttft + decoding)),
+                input_tokens=float(row["isl"]),
+                output_tokens=float(row["osl"]),
+                itl_seconds=itl,
+                run=" ".join((row["measured"], row["backend_version"], row["source"])),
+            )
 
 
 def simulated(path: pathlib.Path) -> Iterator[Row]:
@@ -95,9 +111,17 @@ def simulated(path: pathlib.Path) -> Iterator[Row]:
         for row in csv.DictReader(file):
             if float(row["osl"]) >= LEAST_OUTPUT:
                 yield Row(
-                    row["model"], SYSTEMS[row["system"]], int(row["tp"]), "none", float(row["batch"]),
-                    float(row["isl"]), float(row["osl"]), float(row["tpot_ms"]) / 1e3, SIMULATED_WEIGHT,
-                )  # fmt: skip
+                    model=row["model"],
+                    accelerator=SYSTEMS[row["system"]],
+                    count=int(row["tp"]),
+                    method="none",
+                    requests=float(row["batch"]),
+                    sequences=float(row["batch"]),
+                    input_tokens=float(row["isl"]),
+                    output_tokens=float(row["osl"]),
+                    itl_seconds=float(row["tpot_ms"]) / 1e3,
+                    weight=SIMULATED_WEIGHT,
+                )
 
 
 def predicted(row: Row) -> float | None:
@@ -112,8 +136,7 @@ def predicted(row: Row) -> float | None:
     token = model.kv_bytes / (bandwidth * math.pow(shards, profiles.KV_SCALING))
     longer = row.input_tokens + row.output_tokens / 2 - (1024 + 128)
     slope = profile.itl_per_sequence_seconds + longer * token
-    prompts = row.sequences * row.input_tokens / row.output_tokens / profile.prefill_tokens_per_second
-    return profile.itl_base_seconds + slope * row.sequences + prompts
+    return profile.itl_base_seconds + slope * row.sequences + row.tokens_per_step / profile.prefill_tokens_per_second
 
 
 def loss(rows: list[Row]) -> float:
