@@ -66,7 +66,8 @@ def result(
     """One row of the report; a target is an upper bound."""
     met = None if target is None else value <= target
     return {
-        "name": name, "value": value, "unit": unit, "target": target, "comparison": "<=", "met": met, "beside": beside or {},
+        "name": name, "value": value, "unit": unit, "target": target, "comparison": "<=", "met": met,
+        "beside": beside or {},
     }  # fmt: skip
 
 
