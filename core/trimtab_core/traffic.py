@@ -154,6 +154,7 @@ class Demand:
         """Arrivals after a gap, stale until a whole window is behind it, and since when they are seen again.
 
         A rate is growth over its window: while the gap lies in that, it is too low, and no reason to remove anything.
+        For those who add, it is put right as far as is certain: so much of the window at least had no arrivals seen.
         """
         if not isinstance(arrivals, signals.Fresh):
             return arrivals, None
@@ -162,7 +163,8 @@ class Demand:
             since = self.now
         if since is None or self.now - since >= COUNTING_SECONDS:
             return arrivals, None
-        return signals.Stale(arrivals.value, COUNTING_SECONDS), since
+        covered = min(COUNTING_SECONDS, self.now - since + GAP_SECONDS / 2)
+        return signals.Stale(arrivals.value * COUNTING_SECONDS / covered, COUNTING_SECONDS), since
 
     def burstiness(self, key: str, name: str, arrivals: Signal, before: ClassTraffic) -> Signal:
         """How bunched a class's arrivals are: the known value, moved by this reading as far as its arrivals weigh."""

@@ -141,9 +141,10 @@ def test_after_a_gap_arrivals_are_stale_until_a_whole_window_is_behind_it() -> N
     found = []
     for number, value in enumerate((1.0, 2.0, 3.0, 4.0, 4.0, 4.0)):
         seen = cycle(seen, NOW + 330 + 15 * number, arrivals=value)
-        found.append(type(of(seen).arrivals_per_second))
+        found.append(of(seen).arrivals_per_second)
 
-    assert found == [Stale, Stale, Stale, Stale, Fresh, Fresh]
+    # of the first reading's window, 15 s at most have been seen: 1.0 · 60 / 15; then 30 s and 45 s
+    assert found == [*(Stale(4.0, 60.0) for _ in range(4)), Fresh(4.0, 0.0), Fresh(4.0, 0.0)]
     assert {value for _, value in of(seen).history} == {4.0}  # none of the low ones
 
 
