@@ -6,7 +6,7 @@ mean of two forecasts mostly errs less than either (J. M. Bates, C. W. J. Grange
 1969). The one whose recent absolute error is the smallest is taken, if it beats the last value by more than luck may.
 
 The upper value adds the quantile of the errors that this forecast really made at that horizon, whatever their
-distribution, joined by a prior until enough of them are known, and never less than the counting noise of arrivals
+distribution, joined by the change that is usual in so much time, and never less than the counting noise of arrivals
 that are as bunched as they are. A value beyond the upper one of the sample before means that the method no longer
 holds: the last value does. Outages are left out of all of it (``outages``). Measured on public traces in
 ``docs/decisions/0009-forecasts.md``. Pure; unusable samples (NaN, negative, out of order) are dropped.
@@ -46,9 +46,9 @@ On public traces margins that only grow with the forecast once it is far above t
 (pinball loss) than margins in proportion to it: after a pause the latter have nothing to be in proportion to.
 """
 PRIOR_SPREAD = 0.16
-"""Standard deviation of the relative change in 10 minutes, on the wider of the public traces."""
+"""Standard deviation of the change in 10 minutes on the wider of the public traces; a season knows its own."""
 PRIOR_SECONDS = 600.0
-PRIOR_WEIGHT = 1.5
+PRIOR_WEIGHT = 3.0
 """Independent past errors that the prior counts for."""
 OUTAGE = "outage"
 """Method of a forecast made while traffic has vanished at once."""
@@ -165,7 +165,8 @@ def _best(
     }
     past = _past(samples, horizon)
     tail = statistics.NormalDist().inv_cdf(quantile)
-    spread = tail * PRIOR_SPREAD * math.sqrt(horizon / PRIOR_SECONDS)
+    change = PRIOR_SPREAD if season is None or season.change is None else season.change
+    spread = tail * change * math.sqrt(horizon / PRIOR_SECONDS)
 
     def upper(word: Sequence[float]) -> float:
         known = past.tail(word, quantile) if past.pairs else spread

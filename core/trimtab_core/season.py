@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ DELAY_BINS = 18
 """Closed bins that wait: three hours, as long as the history that forecasts are scored on, and more."""
 HOLE_RATIO, HOLE_BINS = 0.05, 6
 """Up to an hour below a twentieth of the bin before, and then more again, is a hole in what was kept."""
+LEAST_CHANGES = 72
+"""Pairs of bins from which the usual change is known: half a day."""
 FLOOR_RATIO = 0.05
 """Share of the mean bin that is added to both sides of a ratio, so that empty bins give no infinite ones."""
 
@@ -68,6 +71,8 @@ class Season:
         open_first, open_last: epoch seconds of its first and last sample.
         waiting: closed bins that are not written yet, by number and arrivals per second.
         week, day: the shapes to forecast by; None before a bin of yesterday or last week is known.
+        change: how much a bin differs from the one before, as a share of it: one standard deviation, None while few
+            are known.
     """
 
     week_bins: tuple[float, ...] = (UNKNOWN,) * WEEK_BINS
@@ -79,6 +84,7 @@ class Season:
     waiting: tuple[tuple[int, float], ...] = ()
     week: Shape | None = None
     day: Shape | None = None
+    change: float | None = None
 
     def add(self, at: float, arrivals_per_second: float) -> Season:
         """The season with one more sample; one that is no number, or older than the open bin, changes nothing.
@@ -138,7 +144,13 @@ def shaped(season: Season, week_bins: tuple[float, ...]) -> Season:
     known = [value for value in week_bins if value >= 0]
     floor = max(1e-6, FLOOR_RATIO * sum(known) / len(known)) if known else 1e-6
     day = tuple(_mean(week_bins[place::DAY_BINS]) for place in range(DAY_BINS))
-    return dataclasses.replace(season, week_bins=week_bins, week=Shape(week_bins, floor), day=Shape(day, floor))
+    return dataclasses.replace(
+        season,
+        week_bins=week_bins,
+        week=Shape(week_bins, floor),
+        day=Shape(day, floor),
+        change=_change(week_bins, floor),
+    )
 
 
 def of(past: Iterable[tuple[float, float]]) -> Season:
@@ -182,6 +194,16 @@ def _take(bins: list[float], number: int, value: float) -> None:
     place = number % WEEK_BINS
     before = bins[place]
     bins[place] = value if before < 0 else before + SHARE_OF_NEW * (value - before)
+
+
+def _change(bins: Sequence[float], floor: float) -> float | None:
+    """The share of changes that lie within one standard deviation of a normal law, 68 %, lie within this."""
+    changes = sorted(
+        abs(after - before) / (before + floor)
+        for before, after in itertools.pairwise(bins)
+        if before >= 0 and after >= 0
+    )
+    return changes[int(0.68 * len(changes))] if len(changes) >= LEAST_CHANGES else None
 
 
 def _sum(values: Sequence[float]) -> float:

@@ -212,3 +212,12 @@ def test_any_history_gives_a_finite_ordered_forecast(
     found = demand.forecast(samples, horizon, 1e4, quantile=quantile)
     assert 0 <= found.mean <= found.upper < math.inf
     assert 0 <= found.error < math.inf
+
+
+def test_a_calm_season_makes_narrow_margins_where_little_else_is_known() -> None:
+    calm = usual(lambda at: 200.0 + 0.001 * (at - NOW))
+    past = at_now(history(*[200.0] * 8))
+    narrow = demand.forecast(past, 600.0, NOW, season=calm)
+    wide = demand.forecast(past, 600.0, NOW)
+    assert wide.upper > 240.0  # 200 and 1.64 times 16 % more, which is 252
+    assert 200.0 < narrow.upper < 210.0  # counting noise is left: 1.64 times sqrt(200/60)

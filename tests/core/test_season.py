@@ -118,3 +118,12 @@ def test_no_sample_makes_a_bin_that_is_no_rate(samples: list[tuple[float, float]
     for at, value in samples:
         found = found.add(at, value)
     assert all(value == season.UNKNOWN or 0 <= value < math.inf for value in found.week_bins)
+
+
+def test_a_season_knows_how_much_ten_minutes_change() -> None:
+    steady = season.of([(START + (number + 1) * BIN, 100.0) for number in range(144)])
+    assert steady.change == 0.0
+    jumps = season.of([(START + (number + 1) * BIN, 100.0 if number % 2 else 110.0) for number in range(144)])
+    # Up by 10 of 100, down by 10 of 110, each over 5 more for the floor (a twentieth of the mean).
+    assert jumps.change == pytest.approx(10 / 105, rel=0.01)
+    assert season.of([(START + (number + 1) * BIN, 100.0) for number in range(70)]).change is None
