@@ -103,7 +103,7 @@ def test_prometheus_goes_away_and_nothing_scales_down_and_the_condition_says_so(
     condition = made.cluster.condition("chat", "RoutingPolicy", "MetricsAvailable")
     assert (condition["status"], condition["reason"]) == ("False", "QueryFailed" if trouble == "gone" else "NoSamples")
     made.metrics.failure, made.metrics.nan = "", False
-    made.cycle(2)
+    made.cycle(6)  # a whole window without a gap
     assert made.cluster.condition("chat", "RoutingPolicy", "MetricsAvailable")["status"] == "True"
 
 
