@@ -59,6 +59,8 @@ DEADBAND = 0.02
 SEEN_SECONDS = 86_400.0
 """Time constant with which the largest n seen is forgotten."""
 
+OWN_SEQUENCE = 0.5
+"""Sequences that a token sees beyond the average over time: itself counts whenever it is there."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 4.0, 300.0
 """Between two readings: shorter intervals hold too few tokens, in longer ones anything may have happened."""
 LEAST_GAPS = 50.0
@@ -289,8 +291,9 @@ def between(last: Reading, now: Reading) -> Interval | None:
     sequences, itl = gap_seconds / seconds, gap_seconds / gaps
     if sequences < LEAST_SEQUENCES or itl <= 0:
         return None
-    busy = -math.expm1(-sequences)  # share of the time with work, if requests come as Poisson's
-    return Interval(seconds, itl, max(1.0, sequences / busy), tokens * itl / (seconds * busy))
+    # Prompts come whether the engine idles or not, and those that find it idle delay nobody: their mean is over all
+    # of the time, where that of sequences is over tokens.
+    return Interval(seconds, itl, max(1.0, sequences + OWN_SEQUENCE), tokens * itl / seconds)
 
 
 def update(learned: Learned, interval: Interval) -> Learned:

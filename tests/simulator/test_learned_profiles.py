@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from typing import Any
 
 import pytest
+from trimtab_core import learning
 from trimtab_core.learning import Law
 from trimtab_core.planning.plan import VariantKey
 from trimtab_core.snapshot import CapacityProfile, Snapshot, VariantState
-from trimtab_sim import control, world
+from trimtab_sim import control, engine, replicas, world
+from trimtab_sim.workload import Request
 
 from tests.simulator import scenarios
 
@@ -107,3 +110,30 @@ def test_what_a_manifest_says_is_planned_with_whatever_is_learned() -> None:
     assert variant.profile is not None
     assert variant.profile.itl_base_seconds == pytest.approx(variant.learned.prior.itl_base_seconds)
     assert variant.learned.law.itl_base_seconds > 1.2 * variant.profile.itl_base_seconds
+
+
+def test_hours_of_little_load_do_not_teach_wrong_things_about_much() -> None:
+    truth = CapacityProfile(0.020, 0.0008, 8_000.0, 120_000, 128, 60.0)
+    law = Law(truth.itl_base_seconds, truth.itl_per_sequence_seconds, truth.prefill_tokens_per_second)
+    clock, rng = engine.Engine(), random.Random(3)
+    pool = [replicas.Processor(clock, truth) for _ in range(4)]
+
+    def arrive(number: int = 0) -> None:
+        request = Request(number, clock.now, rng.randint(100, 2000), rng.randint(10, 400))
+        min(pool, key=lambda one: one.running).submit(replicas.Job(request, lambda job: None))
+        rate = 4.0 if clock.now < 600 else 0.4  # ten minutes of one a second each, then of one in ten seconds
+        clock.after(rng.expovariate(rate), lambda: arrive(number + 1), engine.Order.ARRIVE)
+
+    arrive()
+    known = learning.begin(Law(0.8 * 0.020, 0.8 * 0.0008, 1.25 * 8_000.0))
+    for at in range(15, 5400, 15):
+        clock.run(until=float(at))
+        readings = {}
+        for number, one in enumerate(pool):
+            one.advance()
+            readings[f"{number}"] = learning.Reading(float(at), one.gap_seconds, one.gaps, one.prompt_tokens)
+        known = learning.observe(known, readings)
+    assert known.law is not None
+    for sequences in (2.0, 10.0, 30.0):
+        tokens = known.tokens_per_sequence * sequences
+        assert known.law.itl_seconds(sequences, tokens) == pytest.approx(law.itl_seconds(sequences, tokens), rel=0.05)
