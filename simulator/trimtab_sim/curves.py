@@ -21,12 +21,13 @@ from trimtab_sim import engine, replicas, report, workload
 REPLICAS = 6
 """Behind the router: enough that it can even out the load, as in a fleet."""
 REQUESTS = 2400
-"""For each point; the first fifth finds the steady state and is not counted."""
+"""For each point; the first ones (``WARM``) find the steady state and are not counted."""
 LOADS = (0.25, 0.5, 0.65, 0.75, 0.85, 0.95, 1.1)
 """Of a guess at the largest load of use, in which the mean time between two tokens reaches its limit."""
 LENGTHS = 1024
 """How many pairs of lengths are drawn from a trace."""
-_WARM = 0.2
+WARM = 0.2
+"""Share of the requests that find the steady state."""
 
 Lengths = tuple[tuple[int, int], ...]
 """Input and output tokens of requests."""
@@ -115,7 +116,13 @@ def guess(profile: CapacityProfile, found: Lengths, itl_seconds: float | None) -
 
 @functools.lru_cache(maxsize=256)
 def measure(
-    profile: CapacityProfile, promise: report.Promise, found: Lengths, *, even: bool = False, requests: int = REQUESTS
+    profile: CapacityProfile,
+    promise: report.Promise,
+    found: Lengths,
+    *,
+    even: bool = False,
+    requests: int = REQUESTS,
+    loads: tuple[float, ...] = LOADS,
 ) -> Curve:
     """The curve of a variant.
 
@@ -125,12 +132,13 @@ def measure(
         found: lengths of the requests, served in turn.
         even: requests come in at equal distances, the kindest way; otherwise by chance (Poisson).
         requests: for each point.
+        loads: where it is measured, as shares of ``guess``.
     """
     if not found:
         raise ValueError("a curve needs lengths of requests")
     top = guess(profile, found, promise.itl_s)
     points: list[Point] = []
-    for share in LOADS:
+    for share in loads:
         point = _point(profile, promise, found, share * top, even=even, requests=requests)
         met = min(point.met, points[-1].met) if points else point.met
         points.append(Point(point.load, met, point.running, point.waiting))
@@ -141,7 +149,7 @@ def _point(
     profile: CapacityProfile, promise: report.Promise, found: Lengths, load: float, *, even: bool, requests: int
 ) -> Point:
     """One steady load, simulated."""
-    pool = _Pool(profile, promise, warm=int(_WARM * requests))
+    pool = _Pool(profile, promise, warm=int(WARM * requests))
     rng, at, gap = random.Random("curve"), 0.0, 1.0 / (load * REPLICAS)
     for number in range(requests):
         at += gap if even else rng.expovariate(1.0 / gap)

@@ -110,6 +110,10 @@ class Laboratory:
 
     def curve(self, key: VariantKey, classes: Iterable[str] = (), *, requests: int = curves.REQUESTS) -> curves.Curve:
         """What a replica of the variant keeps at which load."""
-        found = self.limits(key.tier, classes)
-        promise = report.Promise(found.ttft_seconds, found.itl_seconds, found.e2e_seconds)
-        return curves.measure(self.profile(key), promise, self.lengths, requests=requests)
+        found = promise(self.limits(key.tier, classes))
+        return curves.measure(self.profile(key), found, self.lengths, requests=requests)
+
+
+def promise(limits: capacity.Limits) -> report.Promise:
+    """The limits as a request is held to them."""
+    return report.Promise(limits.ttft_seconds, limits.itl_seconds, limits.e2e_seconds)

@@ -68,6 +68,9 @@ def policy(**spec: Any) -> v1alpha1.RoutingPolicy:
 
 
 SMALL = tier("small", "0.60", [variant("l4", "1.00")])
+CACHE = v1alpha1.CachePolicy.model_validate(
+    {"apiVersion": "inference.trimtab.dev/v1alpha1", "kind": "CachePolicy", "metadata": {"name": "answers"}}
+)
 LARGE = tier("large", "0.80", [variant("h100", "8.00", replicas={"min": 1, "max": 20})])
 
 
