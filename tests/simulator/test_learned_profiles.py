@@ -115,12 +115,12 @@ def test_what_a_manifest_says_is_planned_with_whatever_is_learned() -> None:
 def test_hours_of_little_load_do_not_teach_wrong_things_about_much() -> None:
     truth = CapacityProfile(0.020, 0.0008, 8_000.0, 120_000, 128, 60.0)
     law = Law(truth.itl_base_seconds, truth.itl_per_sequence_seconds, truth.prefill_tokens_per_second)
-    clock, rng = engine.Engine(), random.Random(3)
+    clock, rng, done = engine.Engine(), random.Random(3), list[replicas.Job]()
     pool = [replicas.Processor(clock, truth) for _ in range(4)]
 
     def arrive(number: int = 0) -> None:
         request = Request(number, clock.now, rng.randint(100, 2000), rng.randint(10, 400))
-        min(pool, key=lambda one: one.running).submit(replicas.Job(request, lambda job: None))
+        min(pool, key=lambda one: one.running).submit(replicas.Job(request, done.append))
         rate = 4.0 if clock.now < 600 else 0.4  # ten minutes of one a second each, then of one in ten seconds
         clock.after(rng.expovariate(rate), lambda: arrive(number + 1), engine.Order.ARRIVE)
 
