@@ -12,7 +12,9 @@ at the loads that were there, recent ones weighing more, with a prior worth a fe
 which just as much is missed as may be, ``k^(-1/4)``, and with little more than what has been seen to work.
 
 What is missed while replicas carry more than was planned with, while others are starting, and until the queues are
-gone, tells of too few replicas and not of k. Signals that aren't fresh change nothing.
+gone, tells of too few replicas and not of k. What was counted by a profile that has turned out wrong tells nothing:
+when a step of a variant takes clearly longer or shorter than was thought, k is learned anew. Signals that aren't fresh
+change nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trimtab_core import capacity, signals, units
+from trimtab_core import capacity, recall, signals, units
 from trimtab_core.planning import cost
-from trimtab_core.snapshot import ReplicaPhase, Snapshot, TierKey, TierState
+from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierKey, TierState
 
 LEAST, MOST = 0.5, 1.15
 """Bounds of the share. Beyond, promises are kept only as long as nothing changes: misses come too late to tell."""
@@ -44,6 +46,8 @@ LONGEST_START_SECONDS = 900.0
 """What hasn't come up after so long is no longer waited for."""
 RECOVERY_SECONDS = 120.0
 """So long after it, misses are still laid to an overload: rates look back a minute, and answers take theirs."""
+OTHER_LAW, COMPARED_SEQUENCES = 0.05, 32.0
+"""A profile is another one when a step of so many sequences, or a prompt, takes this share longer or shorter."""
 LONGEST_STEP_SECONDS = 60.0
 """A longer gap between two cycles counts as this."""
 
@@ -59,6 +63,7 @@ class Headroom:
         seen: highest load that was carried lately, as a share of the admissible.
         at: epoch seconds of the last look.
         overloaded_at: epoch seconds of the last look that found too few replicas.
+        profiles: by variant, what the load was told by.
     """
 
     utilisation: float
@@ -68,6 +73,7 @@ class Headroom:
     seen: float = 0.0
     at: float = math.nan
     overloaded_at: float = -math.inf
+    profiles: Mapping[str, CapacityProfile] = dataclasses.field(default_factory=dict)
 
 
 def learn(snapshot: Snapshot, before: Mapping[TierKey, Headroom]) -> dict[TierKey, Headroom]:
@@ -87,6 +93,7 @@ def learn(snapshot: Snapshot, before: Mapping[TierKey, Headroom]) -> dict[TierKe
 
 def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Headroom) -> Headroom:
     now, load = snapshot.now, _load(tier, demand)
+    before = _by_profiles(tier, before, now)
     if load > OVERLOADED * before.utilisation or _queues(tier) or _starts(tier, now):
         return dataclasses.replace(before, at=now, overloaded_at=now)
     judged, missed = signals.fresh(tier.judged_per_second), signals.fresh(tier.missed_per_second)
@@ -105,6 +112,26 @@ def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Head
     k = (before.prior**-POWER * PRIOR_MISSES + after.missed) / (PRIOR_MISSES + after.expected)
     share = min(k ** (-1.0 / POWER), max(before.prior, REACH * after.seen))
     return dataclasses.replace(after, utilisation=min(max(share, LEAST), MOST))
+
+
+def _by_profiles(tier: TierState, before: Headroom, now: float) -> Headroom:
+    """What is known as far as it was told by the profiles of now."""
+    profiles = {variant.name: found for variant in tier.variants if (found := cost.sound_profile(variant)) is not None}
+    known = before.profiles
+    if any(_another(profile, known[name]) for name, profile in profiles.items() if name in known):
+        anew = recall.START_UTILISATION
+        return Headroom(anew, anew, at=before.at, overloaded_at=now, profiles=profiles)
+    return before if known.keys() == profiles.keys() else dataclasses.replace(before, profiles={**profiles, **known})
+
+
+def _another(now: CapacityProfile, before: CapacityProfile) -> bool:
+    """Whether replicas have turned out to be clearly slower or faster."""
+
+    def seconds(profile: CapacityProfile) -> tuple[float, float]:
+        step = profile.itl_base_seconds + COMPARED_SEQUENCES * profile.itl_per_sequence_seconds
+        return step, 1.0 / profile.prefill_tokens_per_second
+
+    return any(abs(new / old - 1.0) > OTHER_LAW for new, old in zip(seconds(now), seconds(before), strict=True))
 
 
 def _wanted(snapshot: Snapshot, tier: TierState) -> float:

@@ -111,3 +111,36 @@ def test_whatever_is_measured_the_share_stays_in_bounds(story: list[tuple[float,
         now += elapsed
         known = headroom.learn(world(load, missed, now=now), known)
         assert headroom.LEAST <= known[TIER].utilisation <= headroom.MOST
+
+
+def slower(snapshot: Snapshot, factor: float) -> Snapshot:
+    """The same with replicas of which is known that everything takes so many times as long."""
+    tier = snapshot.tiers[TIER]
+    variants = []
+    for variant in tier.variants:
+        assert variant.profile is not None
+        profile = dataclasses.replace(
+            variant.profile,
+            itl_base_seconds=variant.profile.itl_base_seconds * factor,
+            itl_per_sequence_seconds=variant.profile.itl_per_sequence_seconds * factor,
+            prefill_tokens_per_second=variant.profile.prefill_tokens_per_second / factor,
+        )
+        variants.append(dataclasses.replace(variant, profile=profile))
+    return dataclasses.replace(snapshot, tiers={TIER: dataclasses.replace(tier, variants=tuple(variants))})
+
+
+def test_misses_under_a_profile_that_turned_out_wrong_are_forgotten() -> None:
+    blamed = after(10, 0.8, 4 * ALLOWED)
+    assert blamed.utilisation < 0.75
+    now = blamed.at + INTERVAL
+    nearly = headroom.learn(slower(world(0.8, 0.1, now=now), 1.03), {TIER: blamed})[TIER]
+    assert nearly.missed > blamed.missed * 0.9, "a little slower is the same profile"
+    anew = headroom.learn(slower(world(0.8, 0.1, now=now), 1.3), {TIER: blamed})[TIER]
+    assert (anew.utilisation, anew.missed) == (0.85, 0.0)
+
+
+def test_what_a_profile_that_creeps_away_taught_is_forgotten_as_well() -> None:
+    known, begin = {TIER: after(10, 0.8, 4 * ALLOWED)}, fleets.NOW + 600
+    for cycle, factor in enumerate((1.02, 1.04, 1.06)):
+        known = headroom.learn(slower(world(0.8, 0.1, now=begin + (cycle + 1) * INTERVAL), factor), known)
+    assert known[TIER].missed == 0.0
