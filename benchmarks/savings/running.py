@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab_cli import manifests
-from trimtab_sim import control, faults, search, world
+from trimtab_sim import control, faults, oracle, search, world
 from trimtab_sim.report import Run
 from trimtab_sim.workload import Trace
 
@@ -26,6 +26,7 @@ class Outcome:
         trace, requests, duration_s: what was replayed.
         wanted: share of the requests that had to meet the SLO.
         runs: by name: Trimtab's first, then Trimtab on other manifests, then baselines.
+        optimum: what no controller can cost less than; None where it was not asked for.
     """
 
     scenario: schema.Scenario
@@ -34,6 +35,7 @@ class Outcome:
     duration_s: float
     wanted: float
     runs: dict[str, Run]
+    optimum: oracle.Optimum | None = None
 
     @property
     def ours(self) -> Run:
@@ -71,14 +73,20 @@ def run(scenario: schema.Scenario, folder: pathlib.Path, data: pathlib.Path) -> 
     simulated = _world(scenario, paths(scenario.manifests, folder), trace)
     runs = {TRIMTAB: world.simulate(simulated, control.Trimtab())}
     for name, other in scenario.beside.items():
-        found = world.simulate(_world(scenario, paths(other, folder), trace), control.Trimtab())
-        runs[name] = dataclasses.replace(found, controller=name)
-    for found in search.run_baselines(simulated, names):
-        runs[found.controller] = found
-    for found in search.run_baselines(simulated, scenario.by_mean_weights, routing=search.MEAN):
-        runs[f"{found.controller} by mean weights"] = found
+        run_ = world.simulate(_world(scenario, paths(other, folder), trace), control.Trimtab())
+        runs[name] = dataclasses.replace(run_, controller=name)
+    for best in search.run_baselines(simulated, names):
+        runs[best.controller] = best
+    for best in search.run_baselines(simulated, scenario.by_mean_weights, routing=search.MEAN):
+        runs[f"{best.controller} by mean weights"] = best
+    found = oracle.optimum(simulated) if scenario.oracle else None
+    if found is not None:
+        runs = {
+            name: one if name in scenario.beside else dataclasses.replace(one, regret=oracle.regret(one, found))
+            for name, one in runs.items()
+        }
     wanted = search.wanted_attainment(simulated)
-    return Outcome(scenario, trace.source, len(trace), trace.duration_s, wanted, runs)
+    return Outcome(scenario, trace.source, len(trace), trace.duration_s, wanted, runs, found)
 
 
 def paths(given: schema.Manifests, folder: pathlib.Path) -> list[pathlib.Path]:

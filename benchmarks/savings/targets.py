@@ -85,6 +85,12 @@ def _measured(outcome: running.Outcome, target: schema.Target) -> tuple[float | 
         return recovery_seconds(ours, after_s, outcome.wanted), told
     name = "slo_attainment" if target.measure == "attainment" else target.measure
     beside = {other: getattr(run, name, None) for other, run in outcome.runs.items() if run is not ours}
+    if target.measure == "regret" and outcome.optimum is not None:
+        beside = {
+            "optimum $": outcome.optimum.usd,
+            "optimum by the planner's own capacity model $": outcome.optimum.planned_usd,
+            **beside,
+        }
     value = getattr(ours, name, None)
     return None if value is None else float(value), {name: found for name, found in beside.items() if found is not None}
 
