@@ -168,6 +168,8 @@ class Demand:
 
     def burstiness(self, key: str, name: str, arrivals: Signal, before: ClassTraffic) -> Signal:
         """How bunched a class's arrivals are: the known value, moved by this reading as far as its arrivals weigh."""
+        if not isinstance(arrivals, signals.Fresh):  # put right after a gap, they don't go with what was counted
+            return signals.Missing("arrivals aren't settled")
         squares = self.reader.of_class("arrival_squares_per_second", key, name)
         reading = burstiness.index(
             arrivals, squares, seconds=COUNTING_SECONDS, routers=max(1, self.reader.routers(key))
