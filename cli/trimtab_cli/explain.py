@@ -17,7 +17,7 @@ from trimtab_cli import failure, progress, scenarios
 from trimtab_cli.explanation import account, from_file, from_run
 from trimtab_cli.pages import wording
 
-_PIPE_WIDTH = 160
+_PIPE_WIDTH = 200
 _USAGE = "write `tier NAME`, `policy NAME`, a JSON file, or -f DIR --trace FILE --at 12m"
 _KINDS = ("tier", "policy")
 _OBJECT = 2

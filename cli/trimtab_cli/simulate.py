@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 from trimtab_core import units
-from trimtab_sim import control, prompts, report, search, world
+from trimtab_sim import control, oracle, prompts, report, search, world
 
 from trimtab_cli import failure, progress, scenarios
 from trimtab_cli.pages import figures, page, wording
@@ -49,7 +49,7 @@ def command(
     debug: bool,
     **load: Any,  # noqa: ANN401 (the shared options)
 ) -> None:
-    """Replay a trace in simulated time, beside baselines in their best settings.
+    """Replay a trace in simulated time, beside baselines in their best settings and the offline optimum.
 
     Exit code 0: the SLO was kept. 1: Trimtab's run missed it, or a promise of the manifests can't be kept. 2:
     manifests, trace, faults or options can't be used.
@@ -86,7 +86,11 @@ def _run(scenario: world.Scenario, names: Sequence[str], routing: str) -> tuple[
     with progress.meter(whole, 1 + len(names) * search.TRIES) as meter:
         ours = world.simulate(scenario, control.Trimtab(), meter.run("trimtab"))
         workers = (os.cpu_count() or 1) if len(scenario.trace) >= MANY_REQUESTS else 1
-        return ours, *search.run_baselines(scenario, names, meter.told, workers=workers, routing=routing)
+        others = search.run_baselines(scenario, names, meter.told, workers=workers, routing=routing)
+        if not names:
+            return (ours,)
+        meter.told("the offline optimum")
+        return oracle.with_regret((ours, *others), scenario)
 
 
 def _story(prepared: scenarios.Prepared, runs: Sequence[report.Run], wish: scenarios.Wish) -> story.Story:

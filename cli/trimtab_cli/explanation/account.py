@@ -168,7 +168,8 @@ def value(one: inputs.Input) -> str:
         return wording.NOTHING
     if one.unit in {inputs.SHARE, "ratio"}:
         return f"{wording.percent(one.value, 1)} {one.unit.removeprefix('ratio')}".rstrip()
-    return f"{wording.number(one.value)} {one.unit}"
+    unit = f"({one.unit})" if " is " in one.unit else one.unit
+    return f"{wording.number(one.value)} {unit}"
 
 
 def listing(console: Console, decisions: Sequence[tuple[str, Decision]]) -> None:

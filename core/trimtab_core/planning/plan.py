@@ -337,11 +337,12 @@ def _gaining(change: WeightChange) -> TierKey:
 
 def _shares(change: WeightChange) -> str:
     """Such as ``small 60 % → 72 %, large 40 % → 28 %``."""
-    moved = [
-        f"{_short(tier)} {change.before.get(tier, 0.0):.0%} → {change.after.get(tier, 0.0):.0%}".replace("%", " %")
-        for tier in sorted({*change.before, *change.after})
-        if abs(change.after.get(tier, 0.0) - change.before.get(tier, 0.0)) > WEIGHT_TOLERANCE
-    ]
+    moved = []
+    for tier in sorted({*change.before, *change.after}):
+        before, after = change.before.get(tier, 0.0), change.after.get(tier, 0.0)
+        if abs(after - before) > WEIGHT_TOLERANCE:
+            digits = 0 if f"{before:.0%}" != f"{after:.0%}" else 1
+            moved.append(f"{_short(tier)} {before:.{digits}%} → {after:.{digits}%}".replace("%", " %"))
     return ", ".join(moved)
 
 

@@ -66,3 +66,10 @@ def test_external_calls_are_part_of_a_decision_s_cost() -> None:
     # 2 req/s x 3,600 s x (1,000 x 1e-6 + 200 x 4e-6) = 12.96 on top of 12 for the replicas
     assert found.cost_after_usd_per_hour == pytest.approx(12.0 + 12.96)
     assert found.tier == "default/frontier"
+
+
+def test_a_small_move_of_weights_is_told_with_a_decimal() -> None:
+    before, after = {"default/small": 0.998, "default/large": 0.002}, {"default/small": 0.996, "default/large": 0.004}
+    change = plans.WeightChange("default/chat", "all", before, after, ())
+
+    assert plans._shares(change) == "large 0.2 % → 0.4 %, small 99.8 % → 99.6 %"
