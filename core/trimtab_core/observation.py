@@ -55,7 +55,7 @@ class ObservedReplica:
     Attributes:
         name: unique in its namespace.
         phase: as the cluster says; DRAINING when it was told to leave, by us or by anybody else.
-        created_at: epoch seconds.
+        created_at: epoch seconds; of the last restart, if its engine came up anew since.
         ready_at: epoch seconds of the change to ready, None while pending.
         address: ``host:port`` of the engine, empty while unknown.
         drain_since: when we marked it to leave, epoch seconds; None when we did not, or when it is already

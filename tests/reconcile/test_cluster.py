@@ -74,6 +74,30 @@ def test_a_pod_becomes_a_replica_with_its_times_and_address() -> None:
     assert found == observation.ObservedReplica("a", ReplicaPhase.READY, NOW - 100, NOW - 60, "10.0.0.7:8000")
 
 
+@pytest.mark.parametrize(
+    ("container", "began"),
+    [
+        ({"restartCount": 0, "state": {"running": {"startedAt": "2027-01-15T07:58:30Z"}}}, NOW - 100),
+        ({"restartCount": 1, "state": {"running": {"startedAt": "2027-01-15T07:59:30Z"}}}, NOW - 30),
+        (
+            {
+                "restartCount": 1,
+                "state": {"waiting": {"reason": "ContainerCreating"}},
+                "lastState": {"terminated": {"finishedAt": "2027-01-15T07:59:40Z"}},
+            },
+            NOW - 20,
+        ),
+    ],
+    ids=["first start", "runs again", "is to run again"],
+)
+def test_a_container_that_comes_up_anew_starts_anew(container: Manifest, began: float) -> None:
+    """Or its pod, however old, would at once be one that takes too long to start, and its variant be blocked."""
+    restarted = pod("a", ready=False)
+    restarted["status"]["containerStatuses"] = [container]
+
+    assert variant(restarted).replicas[0].created_at == began
+
+
 def test_a_mark_counts_until_the_pod_is_being_deleted() -> None:
     marked = pod("a", annotations={labels.DRAIN_SINCE: BORN})
     assert variant(marked).replicas[0].drain_since == NOW - 100

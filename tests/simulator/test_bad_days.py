@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from trimtab_core.planning.plan import VariantKey
-from trimtab_core.snapshot import Snapshot
+from trimtab_core.snapshot import ReplicaPhase, Snapshot
 from trimtab_sim import control, faults, report, traces, world
 from trimtab_sim.workload import Request, Trace
 
@@ -208,6 +208,20 @@ def test_a_cold_cache_and_a_frozen_replica_are_survived() -> None:
 
     assert day.run.wrong_way_moves == 0
     assert day.attainment(300 + 120 + 120) >= 0.9
+
+
+def test_an_engine_that_crashed_once_blocks_no_variant() -> None:
+    day = spend("failures: [{at: 5m, variant: small/l4, count: 1, kind: Restart}]")
+
+    pending = [
+        replica.phase
+        for seen in day.shown
+        for replica in seen.tiers["default/small"].variants[0].replicas
+        if 300 <= seen.now - world.EPOCH_SECONDS < 320
+    ]
+    assert ReplicaPhase.PENDING in pending
+    assert {seen.tiers["default/small"].variants[0].memory.blocked_until for seen in day.shown} == {None}
+    assert day.run.wrong_way_moves == 0
 
 
 WAVES = "preemptions: [{at: 4m, share: 0.5}, {at: 8m, share: 1.0, noCapacityFor: 3m}]"

@@ -152,11 +152,24 @@ def replica(pod: Object) -> observation.ObservedReplica:
     return observation.ObservedReplica(
         name=metadata["name"],
         phase=phase,
-        created_at=recall.epoch_seconds(metadata.get("creationTimestamp")) or 0.0,
+        created_at=_began(metadata, status),
         ready_at=recall.epoch_seconds(ready.get("lastTransitionTime")) if is_ready else None,
         address=f"{address}:{_port(pod)}" if address else "",
         drain_since=None if leaving else marked,
     )
+
+
+def _began(metadata: Object, status: Object) -> float:
+    """When the start that is under way, or the last one, began: of the pod, or of a container that came up anew.
+
+    Counted from the pod's creation, the first restart after a day would be a start that takes too long.
+    """
+    moments = [metadata.get("creationTimestamp")]
+    for container in status.get("containerStatuses") or ():
+        if container.get("restartCount"):
+            moments.append((container.get("state", {}).get("running") or {}).get("startedAt"))
+            moments.append((container.get("lastState", {}).get("terminated") or {}).get("finishedAt"))
+    return max(recall.epoch_seconds(moment) or 0.0 for moment in moments)
 
 
 def _has_given_up(status: Object) -> bool:
