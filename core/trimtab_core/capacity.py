@@ -22,9 +22,9 @@ a queue without limits), over m, and of a request's own burst ``h = (c²/m - 1)/
   longest: of exponential lengths the mean running one is 2·O long and half written). Whoever finds them taken waits
   for long, so that they must do for all but 0.5 %;
 - ITL: a request's mean over its output. To the mean law come those h sequences and two deviations: that of n, and that
-  of the prompts computed meanwhile, ``(I/P)·sqrt((1 + c²/m)·λ·ITL·11/O)``: their number varies as arrivals do, their
-  length is exponential, and the unlucky requests are the short ones, which count as O/11 tokens at the 95th percentile
-  (fitted below), over which half of h prompts are spread as well. Both are skewed, so that the tail is that of a Gamma
+  of the prompts computed meanwhile, ``(I/P)·sqrt((1 + c²/m)·λ·ITL/S)``: their number varies as arrivals do, their
+  length is exponential, and the unlucky requests are the short ones of S = O/(6 + 180/O) tokens, fewer beyond the
+  95th percentile (fitted below), over which the prompts of the h others are spread as well. The tail is that of a Gamma
   distribution (Cornish-Fisher). No step computes more than a chunk, so that ITL never exceeds a step of the tail n and
   a chunk;
 - TTFT: tail of a sojourn in prefill and two steps. Prefill serves one prompt after another in I/P and one step for
@@ -36,8 +36,8 @@ a queue without limits), over m, and of a request's own burst ``h = (c²/m - 1)/
 
 Checked against simulated engines (chunks of 2,048 tokens, exponential lengths, Gamma arrivals with c² of 1, 4 and 10,
 pools of 1, 2, 4 and 8, models of 8B to 405B, chats and code, loads of 0.5 to 1). By c² and m, the median over cases of
-the predicted over the simulated 95th percentile is 0.91 to 1.15 for ITL, 0.89 to 1.01 for TTFT and 0.95 to 1.01 for
-e2e; of the 99th, 0.83 to 1.06, 0.93 to 1.04 and 0.97 to 1.03. The worst are answers of 30 tokens, 0.7 to 1.75.
+the predicted over the simulated 95th percentile is 0.86 to 1.08 for ITL, 0.89 to 1.01 for TTFT and 0.95 to 1.01 for
+e2e; of the 99th, 0.92 to 1.09, 0.93 to 1.04 and 0.97 to 1.03. The worst are answers of 30 tokens, 0.7 to 1.8.
 ``benchmarks/bench_capacity.py`` repeats it, and decision record 0008 has the numbers.
 
 The largest such λ is the capacity; one request then takes ``w = 1/λ = I/P + O·(a + b·n)/n`` replica-seconds, so
@@ -60,13 +60,11 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 2048.0
 """Input tokens that one step computes at most: the smaller of vLLM's defaults for max-num-batched-tokens."""
-SHORT_OUTPUTS, SHORTER = 11.0, 0.2
-"""The requests at the ITL's 95 % tail are so much shorter than the mean, and those further out shorter with this power
-of their rarity; fitted to simulated engines."""
+SHORT_OUTPUTS, SHORT_TOKENS, SHORTER = 6.0, 30.0, 0.57
+"""The requests at the ITL's 95 % tail are 6·(1 + 30/O) times shorter than the mean, and those further out shorter with
+this power of their rarity; fitted to simulated engines."""
 ALMOST_ALL = 0.995
 """The tail of running sequences for which slots and KV cache must do."""
-SPREAD_PROMPTS = 0.5
-"""Share of the prompts of its own burst after it that a short request still meets; fitted as well."""
 UNEVEN_PROMPTS = 0.5
 """How much of its own arrivals' variation an engine of a pool keeps in prefill; fitted as well."""
 LEAST_BURSTINESS = 0.25
@@ -318,9 +316,9 @@ def _load(profile: Profile, mix: Mix, rate: float, quantile: float) -> _Load:
     step = profile.itl_base_seconds + slope * max(1.0, running)
     itl = step * stretch
     rare = (1.0 - quantile) / 0.05
-    short = mix.output_tokens / SHORT_OUTPUTS * rare**SHORTER
+    short = mix.output_tokens / (SHORT_OUTPUTS * (1.0 + SHORT_TOKENS / mix.output_tokens)) * rare**SHORTER
     prompts = prefill * math.sqrt((1.0 + arrivals.own) * rate * itl / short)
-    burst = slope * followers * stretch + SPREAD_PROMPTS * prefill * followers / max(1.0, short * rare)
+    burst = slope * followers * stretch + prefill * followers / max(1.0, short * rare)
     normal, tail = _normal_tail(quantile), _length_tail(quantile)
     spread = math.hypot(slope * deviation * stretch, prompts)
     skewed = normal + (normal * normal - 1.0) / 3.0 * min(1.0, spread / itl)
