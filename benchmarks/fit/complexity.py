@@ -67,6 +67,7 @@ class Rows:
     halves: np.ndarray
     values: np.ndarray
     words: list[list[bytes]]
+    texts: list[str]
 
     @classmethod
     def of(cls, found: Sequence[outcomes.Answered]) -> Rows:
@@ -83,6 +84,7 @@ class Rows:
             np.array([one.half for one, _ in kept]),
             np.array([features.extract(text, turns=1, context_chars=len(text)) for text in texts]),
             [sorted(set(features.words(text.encode(errors="replace")))) for text in texts],
+            texts,
         )
 
     @property

@@ -60,10 +60,11 @@ def days(
     spans = [after - before for (before, _), (after, _) in itertools.pairwise(points)]
     spans.append(count * MINUTES_PER_DAY - points[-1][0])
     mean = sum(span * rate for span, (_, rate) in zip(spans, points, strict=True)) / sum(spans)
-    starts = itertools.accumulate((60 * span for span in spans), initial=0.0)
+    spans_s = [60 * span / speed for span in spans]
+    starts_s = itertools.accumulate(spans_s, initial=0.0)  # a window begins exactly where the one before it ends
     windows = [
-        (start / speed, 60 * span / speed, mean_rps * rate / mean)
-        for start, span, (_, rate) in zip(starts, spans, points, strict=False)
+        (start_s, span_s, mean_rps * rate / mean)
+        for start_s, span_s, (_, rate) in zip(starts_s, spans_s, points, strict=False)
     ]
     lengths = Rows(tuple((one.input_tokens, one.output_tokens) for one in traces.load(data / HOUR)))
     told = f"Azure 2024 {workload}, {count} days from day {first}, {speed:g} times as fast, {mean_rps:g} requests/s"
