@@ -57,6 +57,11 @@ class Held:
         state = self._previous.policies.get(policy) if self._previous else None
         return state.slo_attainment if state else signals.Missing("no sample")
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the cycle before."""
+        return max(0.0, self._now - self._previous.now) if self._previous else 0.0
+
     def lacked(self, history: tuple[tuple[float, float], ...]) -> bool:
         """Whether fresh arrivals had been lacking for a while at the cycle before; the history holds what there was."""
         return self._previous is not None and bool(history) and self._previous.now - history[-1][0] > GAP_SECONDS
@@ -154,17 +159,16 @@ class Demand:
         """Arrivals after a gap, stale until a whole window is behind it, and since when they are seen again.
 
         A rate is growth over its window: while the gap lies in that, it is too low, and no reason to remove anything.
-        For those who add, it is put right as far as is certain: so much of the window at least had no arrivals seen.
+        Cycles without a fresh reading don't count: that moment moves on with them.
         """
-        if not isinstance(arrivals, signals.Fresh):
-            return arrivals, None
         since = before.back_since
+        if not isinstance(arrivals, signals.Fresh):
+            return arrivals, None if since is None else since + self.held.elapsed
         if since is None and self.held.lacked(before.history):
             since = self.now
         if since is None or self.now - since >= COUNTING_SECONDS:
             return arrivals, None
-        covered = min(COUNTING_SECONDS, self.now - since + GAP_SECONDS / 2)
-        return signals.Stale(arrivals.value * COUNTING_SECONDS / covered, COUNTING_SECONDS), since
+        return signals.Stale(arrivals.value, COUNTING_SECONDS), since
 
     def burstiness(self, key: str, name: str, arrivals: Signal, before: ClassTraffic) -> Signal:
         """How bunched a class's arrivals are: the known value, moved by this reading as far as its arrivals weigh."""

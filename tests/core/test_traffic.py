@@ -143,9 +143,22 @@ def test_after_a_gap_arrivals_are_stale_until_a_whole_window_is_behind_it() -> N
         seen = cycle(seen, NOW + 330 + 15 * number, arrivals=value)
         found.append(of(seen).arrivals_per_second)
 
-    # of the first reading's window, 15 s at most have been seen: 1.0 · 60 / 15; then 30 s and 45 s
-    assert found == [*(Stale(4.0, 60.0) for _ in range(4)), Fresh(4.0, 0.0), Fresh(4.0, 0.0)]
+    assert found == [*(Stale(value, 60.0) for value in (1.0, 2.0, 3.0, 4.0)), Fresh(4.0, 0.0), Fresh(4.0, 0.0)]
     assert {value for _, value in of(seen).history} == {4.0}  # none of the low ones
+
+
+def test_a_cycle_without_a_reading_does_not_count_for_the_window() -> None:
+    seen = cycle(None, NOW, arrivals=4.0)
+    for at in range(15, 16 + 300, 15):
+        seen = cycle(seen, NOW + at)
+
+    found = []
+    for number, value in enumerate((1.0, 2.0, None, None, 3.0, 4.0, 4.0)):
+        rates = {} if value is None else {"arrivals": value}
+        seen = cycle(seen, NOW + 330 + 15 * number, **rates)
+        found.append(isinstance(of(seen).arrivals_per_second, Fresh))
+
+    assert found == [False, False, False, False, False, False, True]
 
 
 def test_a_short_gap_is_none() -> None:
