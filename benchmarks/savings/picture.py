@@ -29,7 +29,8 @@ text { font: 11px system-ui, sans-serif; fill: #5b6470; }
 .limit { stroke: #b3261e; stroke-width: 1.5; stroke-dasharray: 3 3; fill: none; }
 .limit-label { fill: #b3261e; }
 """
-_TITLE, _LEGEND, _GAP, _EDGE = 22, 20, 14, 12
+_TITLE, _LEGEND, _GAP, _EDGE = 22, 34, 14, 12
+_INDENT, _SWATCH, _ROW = 50.0, 38.0, 16
 _LETTER = 6.2
 """Width of a letter of the legend, in units of the drawing."""
 
@@ -88,16 +89,19 @@ def _panel(at: int, figure: page.Figure, duration_s: float) -> str:
 
 
 def _legend(chart: plots.Chart) -> str:
-    """A short line in its colour and a name for each series; nothing where a title says it all."""
+    """A short line in its colour and a name for each series, in as many rows as they need; none for a single one."""
     if len(chart.series) < 2:
         return ""
-    parts, x, y = [], 50.0, _TITLE + plots.HEIGHT + 10
+    parts, x, y = [], _INDENT, _TITLE + plots.HEIGHT + 10
     for series in chart.series:
+        width = _SWATCH + _LETTER * len(series.name)
+        if x + width > plots.WIDTH:
+            x, y = _INDENT, y + _ROW
         dashed = " dashed" if series.dashed else ""
         stroke = f"stroke:var(--s{series.colour})"
         parts.append(f'<path class="line{dashed}" style="{stroke}" d="M{x:.1f} {y - 4}h18"/>')
         parts.append(f'<text x="{x + 23:.1f}" y="{y}">{html.escape(series.name)}</text>')
-        x += 38 + _LETTER * len(series.name)
+        x += width
     return "".join(parts)
 
 
