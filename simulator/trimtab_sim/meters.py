@@ -18,6 +18,10 @@ Page = list[tuple[Family, dict[str, str], Sample]]
 """What a scrape of a router finds: family, labels and value of each series."""
 
 
+_KEPT_SECONDS = 2 * series.LOOKBACK_SECONDS
+"""How long a series without new samples is kept: longer than any query looks back."""
+
+
 class Meters:
     """Counters of one router, and the store that scrapes fill.
 
@@ -33,6 +37,7 @@ class Meters:
         self._tables: dict[str, str] = {}
         self._engines: dict[str, observation.EngineReading] = {}
         self._pours: list[Callable[[], None]] = []
+        self._sweep_at = 0.0
         self.router = ROUTER
         """The router of the moment."""
         self._began: dict[str, dict[tuple[str, ...], float]] = {}
@@ -89,6 +94,9 @@ class Meters:
             self._store.add(family.name, labels, sample, source=router)
             at = sample.observed_at
         self._store.end_absent(router, at)
+        if at >= self._sweep_at:  # every table in force leaves a series behind: thousands in a week
+            self._store.forget(at - _KEPT_SECONDS)
+            self._sweep_at = at + _KEPT_SECONDS
 
     def lose(self, at: float, *, router: str = ROUTER) -> None:
         """The scrape of ``at`` (epoch seconds) failed: the router's gauges no longer count, as in Prometheus."""

@@ -65,36 +65,34 @@ _REPEAT_REACH = 300
 _BANDS = 3
 
 
+Row = tuple[int, float, int, int]
+"""Number, seconds, input tokens and output tokens of a request that has no prompt yet."""
+
+
 def assign(requests: Iterable[Request], *, seed: int, mix: Mix) -> tuple[Request, ...]:
-    """Give every request its prompt; see ``stream``."""
-    return tuple(stream(requests, seed=seed, mix=mix))
+    """Give every request its prompt; see ``label``."""
+    rows = ((one.number, one.arrival_s, one.input_tokens, one.output_tokens) for one in requests)
+    return tuple(label(rows, seed=seed, mix=mix))
 
 
-def stream(requests: Iterable[Request], *, seed: int, mix: Mix) -> Iterator[Request]:
+def label(rows: Iterable[Row], *, seed: int, mix: Mix) -> Iterator[Request]:
     """Give one request after the other its prompt: how hard, whether sensitive, and which earlier one it repeats.
 
     A repeated prompt takes the lengths of the prompt that it repeats, since equal texts have equal lengths.
     """
     draw = random.Random(f"prompts {seed}").random
+    repeated, sensitive_share = mix.repeated, mix.sensitive
     originals: deque[Request] = deque(maxlen=_REPEAT_REACH)
-    for request in requests:
-        if originals and draw() < mix.repeated:
+    for number, arrival_s, given, made in rows:
+        if originals and draw() < repeated:
             source = originals[-1 - int(draw() ** 2 * len(originals))]
-            yield dataclasses.replace(source, number=request.number, arrival_s=request.arrival_s)
+            yield dataclasses.replace(source, number=number, arrival_s=arrival_s)
             continue
-        difficulty, sensitive = _difficulty(draw, mix), draw() < mix.sensitive
-        made = Request(
-            request.number,
-            request.arrival_s,
-            request.input_tokens,
-            request.output_tokens,
-            difficulty,
-            sensitive,
-            request.number,
-        )
-        yield made
+        difficulty, sensitive = _difficulty(draw, mix), draw() < sensitive_share
+        request = Request(number, arrival_s, given, made, difficulty, sensitive, number)
+        yield request
         if not sensitive:  # nobody asks for the same personal matter again
-            originals.append(made)
+            originals.append(request)
 
 
 def _difficulty(draw: Callable[[], float], mix: Mix) -> float:

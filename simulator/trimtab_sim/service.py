@@ -98,7 +98,9 @@ class Service:
         self._dispatcher = dispatch.Dispatcher(seed, source)
         self._cache = _ExactCache()
         self._rules: tables.RoutingTable | None = None
+        self._use_cache = True
         self._cache_rules: tables.Cache | None = None
+        self._left = False
         self._classes: dict[str, tallies.Class] = {}
         self._held: dict[_Flight, None] = {}  # in order of arrival, as these
         self._flights: dict[_Flight, None] = {}
@@ -113,7 +115,14 @@ class Service:
         return len(self._flights)
 
     def serve_by(self, rules: tables.RoutingTable, *, use_cache: bool) -> None:
-        """Serve by a new table from now on; requests that were held for a tier try again."""
+        """Serve by a new table from now on; requests that were held for a tier try again.
+
+        A table of equal content is no new one, as for the operator, unless endpoints have left since the last.
+        """
+        equal = self._rules is not None and rules.content_hash == self._rules.content_hash
+        if equal and use_cache == self._use_cache and not self._left:
+            return
+        self._left, self._use_cache = False, use_cache
         self._pour()
         self._dispatcher.install(rules)
         self._rules = rules
@@ -138,6 +147,7 @@ class Service:
 
     def leave(self, endpoint: str) -> None:
         """The endpoint takes no new requests."""
+        self._left = True
         self._dispatcher.leave(endpoint)
 
     def arrive(self, request: Request) -> None:

@@ -9,6 +9,7 @@ The course of the load (a calm, a rise, a burst, a fall) is made up, to show in 
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -150,15 +151,16 @@ class _Stream:
     mix: prompts.Mix
 
     def __iter__(self) -> Iterator[Request]:
-        return prompts.stream(self._unlabelled(), seed=self.seed, mix=self.mix)
+        return prompts.label(self._rows(), seed=self.seed, mix=self.mix)
 
-    def _unlabelled(self) -> Iterator[Request]:
+    def _rows(self) -> Iterator[prompts.Row]:
         lengths, rng = self.lengths, random.Random(f"lengths {self.seed}")
         pieces = (_Piece(start_s, span_s, rps, rps) for start_s, span_s, rps in self.windows)
         last = 0.0  # no rounding at the edge of a window makes time go back
         for at, time in enumerate(_arrivals(pieces, self.cv, random.Random(f"rates {self.seed}"))):
             last = max(time, last)
-            yield Request(at, last, *lengths(rng, last))
+            given, made = lengths(rng, last)
+            yield at, last, given, made
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +197,18 @@ class LogNormal:
         return min(max(round(given), 1), self.most[0]), min(max(round(made), 1), self.most[1])
 
 
-def length(quantiles: Sequence[tuple[float, int]], share: float) -> int:
+def length(quantiles: tuple[tuple[float, int], ...], share: float) -> int:
     """The length below which ``share`` of the requests are: log-linear between the published quantiles."""
-    at = min(max(bisect.bisect_right([q for q, _ in quantiles], share), 1), len(quantiles) - 1)
-    (low_share, low), (high_share, high) = quantiles[at - 1], quantiles[at]
-    within = (share - low_share) / (high_share - low_share)
-    return round(math.exp(math.log(low) + within * (math.log(high) - math.log(low))))
+    shares, logs = _logarithms(quantiles)
+    at = min(max(bisect.bisect_right(shares, share), 1), len(shares) - 1)
+    low, low_share = logs[at - 1], shares[at - 1]
+    return round(math.exp(low + (share - low_share) / (shares[at] - low_share) * (logs[at] - low)))
+
+
+@functools.lru_cache(maxsize=64)
+def _logarithms(quantiles: tuple[tuple[float, int], ...]) -> tuple[list[float], list[float]]:
+    """Shares, and logarithms of lengths."""
+    return [share for share, _ in quantiles], [math.log(tokens) for _, tokens in quantiles]
 
 
 @dataclass(frozen=True, slots=True)

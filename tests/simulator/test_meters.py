@@ -72,3 +72,16 @@ def test_every_query_of_a_cycle_is_answered() -> None:
     made = meters.Meters(window_seconds=60)
 
     assert set(made.answers(0.0)) == set(answers.queries(60))
+
+
+def test_series_that_nobody_adds_to_are_forgotten_in_the_end() -> None:
+    made = meters.Meters(window_seconds=60)
+    for hour in range(30):
+        made.serve_by("default/chat", f"1.{hour}-abc")
+        made.keep(made.sample(3600.0 * hour))
+
+    kept = sum(len(group) for group in made._store._series.values())
+
+    assert kept <= 2
+    (answer,) = made.answers(3600.0 * 29)[answers.TABLES]  # type: ignore[misc]
+    assert answer.labels[1] == "1.29-abc"
