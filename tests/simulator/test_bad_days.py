@@ -289,6 +289,20 @@ def test_a_fault_of_a_variant_that_is_not_there_is_told() -> None:
         spend("neverReady: [{variant: small/h200}]", minutes=1)
 
 
+def test_equal_seeds_give_equal_bad_days() -> None:
+    text = """
+    preemptions: [{perReplicaHour: 20, variant: small/l4, notice: 10s}]
+    failures: [{perReplicaHour: 10, kind: Restart}]
+    metricLoss: [{share: 0.1}]
+    nan: [{share: 0.02}]
+    flashCrowd: [{from: 1m, until: 2m, factor: 2.5}]
+    """
+    first, second = (spend.__wrapped__(text, minutes=4) for _ in range(2))
+
+    assert first.run.to_dict() == second.run.to_dict()
+    assert first.run.failed < first.run.requests
+
+
 def test_what_went_wrong_is_told_in_the_notes() -> None:
     day = spend("coldCache: [{at: 1m}, {at: 2m}]\noutage: [{from: 1m, until: 2m}]", minutes=3)
 
