@@ -84,9 +84,11 @@ def _names(text: str) -> tuple[str, ...]:
 def _run(scenario: world.Scenario, names: Sequence[str], routing: str) -> tuple[report.Run, ...]:
     whole = f"Trimtab and {wording.count(len(names), 'baseline')}" if names else "Trimtab"
     with progress.meter(whole, 1 + len(names) * search.TRIES) as meter:
+        workers = (os.cpu_count() or 1) if names and len(scenario.trace) >= MANY_REQUESTS else 1
+        if workers > 1:
+            return search.run_beside(scenario, names, meter.told, workers=workers, routing=routing)
         ours = world.simulate(scenario, control.Trimtab(), meter.run("trimtab"))
-        workers = (os.cpu_count() or 1) if len(scenario.trace) >= MANY_REQUESTS else 1
-        others = search.run_baselines(scenario, names, meter.told, workers=workers, routing=routing)
+        others = search.run_baselines(scenario, names, meter.told, routing=routing)
         if not names:
             return (ours,)
         meter.told("the offline optimum")

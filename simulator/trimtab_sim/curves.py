@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 import random
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ LOADS = (0.25, 0.5, 0.65, 0.75, 0.85, 0.95, 1.1)
 """Of a guess at the largest load of use, in which the mean time between two tokens reaches its limit."""
 LENGTHS = 1024
 """How many pairs of lengths are drawn from a trace."""
+_BLOCKS = 32
 WARM = 0.2
 """Share of the requests that find the steady state."""
 
@@ -86,12 +88,18 @@ class Curve:
 
 
 def lengths(trace: workload.Trace, seed: int) -> Lengths:
-    """Pairs of lengths as they come in the trace, drawn at random."""
-    sample = trace.facts.sample
-    rng = random.Random(f"lengths {seed}")
-    chosen = sample if len(sample) <= LENGTHS else rng.sample(sample, LENGTHS)
-    pairs = [(request.input_tokens, request.output_tokens) for request in chosen]
-    rng.shuffle(pairs)
+    """Pairs of lengths as they come in the trace, in random order, with nearly its means.
+
+    They are spread evenly over blocks of rising input lengths, and within each over rising output lengths: drawn
+    blindly, so few of them would miss the means of long-tailed lengths by several percent, and every load with them.
+    """
+    pairs = sorted((request.input_tokens, request.output_tokens) for request in trace.facts.sample)
+    if len(pairs) > LENGTHS:
+        block = math.ceil(len(pairs) / _BLOCKS)
+        blocks = [sorted(pairs[at : at + block], key=lambda pair: pair[1]) for at in range(0, len(pairs), block)]
+        ordered = [pair for each in blocks for pair in each]
+        pairs = [ordered[int((at + 0.5) * len(ordered) / LENGTHS)] for at in range(LENGTHS)]
+    random.Random(f"lengths {seed}").shuffle(pairs)
     return tuple(pairs)
 
 

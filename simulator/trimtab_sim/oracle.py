@@ -37,9 +37,9 @@ MOST_SLOTS = 168
 """Longer traces have longer slots."""
 _SHIFTS = 20.0
 """A slot is at least so many times as long as work can wait."""
-LOADS = (0.5, 0.64, 0.72, 0.78, 0.84, 0.90, 0.96, 1.02, 1.1)
+LOADS = (0.5, 0.66, 0.76, 0.84, 0.90, 0.96, 1.02, 1.1)
 """Where curves are measured; tangents between them stay below the curve."""
-REQUESTS = 5000
+REQUESTS = 4000
 """For each point of a curve."""
 _DEVIATIONS = 2.0
 """A measured share may be too low by so many standard deviations."""

@@ -30,6 +30,9 @@ LONGEST_SECONDS = 4 * 3600.0
 """Of a longer trace the stretch around its busiest moment is looked at."""
 _FULL = 1.25
 """At so many times the last measured load no promise is kept."""
+_STRESS = (0.8, 1.4)
+_HALVINGS = 8
+"""Stress is found to within 0.3 % between these."""
 _SPAN_SECONDS, _SPAN_SHARE = 120.0, 0.05
 
 Numbers = NDArray[np.float64]
@@ -113,7 +116,7 @@ class _Pool:
                 self.ready -= 1
                 self.usd += self.line.usd_per_second * self.stay if now >= 0 else 0.0
 
-    def advance(self, arrivals: float, seconds: float, now: float) -> float:
+    def advance(self, arrivals: float, seconds: float, now: float, stress: float) -> float:
         """One step; the share of its arrivals that keeps the promise."""
         while self.starting and self.starting[0] <= now:
             del self.starting[0]
@@ -126,7 +129,7 @@ class _Pool:
         able = self.ready * self.line.stable * seconds
         served = min(self.backlog + arrivals, able)
         self.backlog += arrivals - served
-        load = served / seconds / self.ready
+        load = stress * served / seconds / self.ready
         point, last = self.line.curve.at(load), self.line.curve.points[-1].load
         self.stay = point.running / load if load > 0 else 0.0
         self.running += (point.running - self.running) * (1 - math.exp(-seconds / max(self.stay, 1e-3)))
@@ -155,6 +158,8 @@ class Screen:
     """
 
     def __init__(self, lab: laboratory.Laboratory, routing: routes.Routing) -> None:
+        self.stress = 1.0
+        """Every replica is as if under so many times its load; see ``calibrate``."""
         self._lab = lab
         self._policy = lab.scenario.policy_key
         self._course = course(lab)
@@ -169,6 +174,16 @@ class Screen:
     def look(self, controller: control.Controller) -> Estimate:
         """What the controller would do; it is copied first, since it may remember."""
         return _Flow(self, copy.deepcopy(controller)).run()
+
+    def calibrate(self, controller: control.Controller, attainment: float) -> None:
+        """Find the stress under which this controller looks as it really did.
+
+        What the fluid leaves out (lengths that come in bursts, uneven routers) is the same for all controllers.
+        """
+        low, high = _STRESS
+        for _ in range(_HALVINGS):
+            self.stress = (low + high) / 2
+            low, high = (low, self.stress) if self.look(controller).attainment < attainment else (self.stress, high)
 
     def line(self, key: VariantKey) -> Line:
         """How a variant behaves."""
@@ -285,7 +300,7 @@ class _Flow:
             for pool in pools:
                 part = pool.ready * pool.line.stable / able if able else 1.0 / len(pools)
                 work = inputs * pool.line.work[0] + outputs * pool.line.work[1]
-                met += part * pool.advance(share * part * work, found.seconds, now)
+                met += part * pool.advance(share * part * work, found.seconds, now, self._screen.stress)
             if now >= 0:
                 external = not pools and not self._screen.base.tiers[tier].variants
                 self._met += share * requests * (1.0 if external else met)

@@ -16,6 +16,7 @@ import dataclasses
 import multiprocessing
 import pickle
 import signal
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Self
 
 from trimtab_core.api import v1alpha1
 
-from trimtab_sim import baselines, control, laboratory, screen, settings, world
+from trimtab_sim import baselines, control, laboratory, oracle, screen, settings, world
 from trimtab_sim.baselines import best_gpu, biggest, recording, routes
 from trimtab_sim.report import Run
 
@@ -42,7 +43,11 @@ NAMES = {
 SIMPLE = (baselines.StaticPeak.name, baselines.HpaOnQueue.name)
 """Those that a demonstration shows."""
 TRIES = 4
-"""Settings of a baseline that are simulated, unless more are asked for."""
+"""Settings of a baseline that are simulated, unless the trace is long or more are asked for."""
+ALL = 10**9
+"""As ``tries``: every setting."""
+BUDGET = 2_000_000
+"""Requests that all sweeps together may simulate before fewer settings of each are tried."""
 BEST, MEAN = "best", "mean"
 """Ways to route: to the best tier, or as Trimtab does in the mean."""
 _GRIDS: Mapping[str, settings.Grid] = {
@@ -57,6 +62,10 @@ _NEAR = 0.02
 """A static peak is found to within this share of its replicas."""
 _ENOUGH = 0.002
 """Where no fleet keeps the promise: attainment this near to the best reachable counts as reached."""
+_SURE = 0.003
+"""Where one setting alone is simulated, it must look this much better than what is promised."""
+_MORE = 4
+"""Further settings that are simulated if none has kept the promise."""
 _WORSE = 0.10
 """A look that is worse by no more than this may be wrong."""
 _MOST = 4.0
@@ -91,6 +100,8 @@ Search = Generator[Task, Run, Run | None]
 """Asks for runs, gets them, and returns the best; None where there is nothing to run."""
 Make = Callable[[settings.Counts, world.Stop | None], Task]
 """A task that runs a static fleet."""
+Guess = Callable[[Run], int]
+"""The number of a better fleet, from the run of the first one."""
 Look = Callable[[control.Controller], screen.Estimate]
 """What a controller would roughly cost and keep."""
 
@@ -102,7 +113,7 @@ def run_baselines(
     *,
     workers: int = 1,
     routing: str | routes.Routing = BEST,
-    tries: int | None = TRIES,
+    tries: int | None = None,
 ) -> tuple[Run, ...]:
     """The best run of each named baseline, in the order of ``NAMES``.
 
@@ -114,25 +125,83 @@ def run_baselines(
         routing: where baselines send requests: ``best``, each to the best tier that its class may use; ``mean``, by
             fixed weights, the demand-weighted mean of Trimtab's own (which costs a run of Trimtab); or a routing.
             ``best-gpu`` and ``all-biggest`` have their own and are the same under any.
-        tries: settings of a baseline that are simulated, the likely best first; None for all.
+        tries: settings of a baseline that are simulated, the likely best first; by the length of the trace when None.
     """
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise KeyError(unknown[0])
     if not names:
         return ()
-    with _Pool(scenario, told or (lambda _: None), workers) as pool:
+    told = told or (lambda _: None)
+    with _Pool(scenario, told, workers) as pool:
         if routing == MEAN:
+            told(f"{control.Trimtab.name}: for its mean routing")
             routing = mean_routing(scenario)
-        lab = laboratory.Laboratory(scenario)
-        bench = _Bench(lab, routing if isinstance(routing, routes.Routing) else routes.BEST)
-        same = bench.routing is routes.BEST and not biggest.differs(scenario, lab.classes)
-        wanted = {baselines.StaticPeak.name if same and name == biggest.NAME else name for name in names}
-        ordered = [name for name in NAMES if name in wanted]
-        found = dict(zip(ordered, pool.drive([bench.search(name, tries) for name in ordered]), strict=True))
-    if same and biggest.NAME in names:
+        return _all(scenario, names, pool, routing if isinstance(routing, routes.Routing) else routes.BEST, tries)
+
+
+def run_beside(
+    scenario: world.Scenario,
+    names: Sequence[str] = SIMPLE,
+    told: Callable[[str], None] | None = None,
+    *,
+    workers: int = 1,
+    routing: str | routes.Routing = BEST,
+    tries: int | None = None,
+) -> tuple[Run, ...]:
+    """Trimtab's run, and the best run of each named baseline, all with their regret.
+
+    The same as ``run_baselines``, in less time: Trimtab runs beside the baselines, and once where they take its mean
+    routing over.
+    """
+    if unknown := [name for name in names if name not in NAMES]:
+        raise KeyError(unknown[0])
+    told = told or (lambda _: None)
+    ours: list[Search] = []
+    with _Pool(scenario, told, workers) as pool:
+        first: Run | None = None
+        if routing == MEAN:
+            told(control.Trimtab.name)
+            recorded = recording.Recording()
+            first = world.simulate(scenario, recorded)
+            routing = recorded.routing()
+        else:
+            ours = [_single(Task(control.Trimtab()))]
+        using = routing if isinstance(routing, routes.Routing) else routes.BEST
+        found = _all(scenario, names, pool, using, tries, ours)
+    return oracle.with_regret(found if first is None else (first, *found), scenario)
+
+
+def _single(task: Task) -> Search:
+    return (yield task)
+
+
+def _all(  # noqa: PLR0917 (what two ways in have in common)
+    scenario: world.Scenario,
+    names: Sequence[str],
+    pool: _Pool,
+    routing: routes.Routing,
+    tries: int | None,
+    first: Sequence[Search] = (),
+) -> tuple[Run, ...]:
+    """The results of the first searches, then of all named baselines."""
+    if not names:
+        return tuple(run for run in pool.drive(first) if run is not None)
+    lab = laboratory.Laboratory(scenario)
+    bench = _Bench(lab, routing)
+    same = routing is routes.BEST and biggest.NAME in names and not biggest.differs(scenario, lab.classes)
+    wanted = {baselines.StaticPeak.name if same and name == biggest.NAME else name for name in names}
+    ordered = [name for name in NAMES if name in wanted]
+    tries = affordable(len(lab.trace), ordered) if tries is None else tries
+    probes = [] if baselines.StaticPeak.name in wanted or not wanted & _GRIDS.keys() else [bench.probe()]
+    searches = [*probes, *first, *(bench.search(name, tries) for name in ordered)]
+    waiting = {len(probes) + len(first) + at for at, name in enumerate(ordered) if name in _GRIDS}
+    runs = pool.drive(searches, lambda at: at not in waiting or bench.calibrated)[len(probes) :]
+    found = dict(zip(ordered, runs[len(first) :], strict=True))
+    if same:
         found[biggest.NAME] = _renamed(found[baselines.StaticPeak.name])
-    return tuple(run for name in NAMES if name in names for run in (found[name],) if run is not None)
+    others = [found[name] for name in NAMES if name in names]
+    return tuple(run for run in (*runs[: len(first)], *others) if run is not None)
 
 
 def _renamed(static: Run | None) -> Run | None:
@@ -140,6 +209,12 @@ def _renamed(static: Run | None) -> Run | None:
     if static is None:
         return None
     return _noted(dataclasses.replace(static, controller=biggest.NAME), "the same as static-peak, which runs it too")
+
+
+def affordable(requests: int, names: Sequence[str]) -> int:
+    """How many settings of each of these baselines are simulated on a trace of so many requests; at least one."""
+    sweeps = sum(1 for name in names if name in _GRIDS)
+    return min(TRIES, max(1, BUDGET // max(1, requests * sweeps)))
 
 
 def mean_routing(scenario: world.Scenario) -> routes.Routing:
@@ -163,16 +238,21 @@ def best(runs: Sequence[Run], target: float) -> Run:
 
 
 class _Bench:
-    """Searches on one scenario under one routing."""
+    """Searches on one scenario under one routing.
 
-    def __init__(self, lab: laboratory.Laboratory, routing: routes.Routing) -> None:
+    The first run of a static fleet says how far looks can be trusted: all searches but that one wait for it.
+    """
+
+    def __init__(self, lab: laboratory.Laboratory, routing: routes.Routing, make: Make | None = None) -> None:
         self.routing = routing
+        self.calibrated = False
         self._lab = lab
+        self._make = make or (lambda counts, stop: Task(baselines.StaticPeak(counts, routing), stop))
         self._screen = screen.Screen(lab, routing)
         self._rungs = settings.fleets(settings.loads(lab, routing), _MOST)
-        self._first = _least(self._keeps, len(self._rungs))
+        self._first = self._least_fleet()
 
-    def search(self, name: str, tries: int | None) -> Search:
+    def search(self, name: str, tries: int) -> Search:
         """The search of one baseline."""
         if name == baselines.StaticPeak.name:
             return self.static_peak()
@@ -180,16 +260,32 @@ class _Bench:
             return single_type(self._lab)
         if name == biggest.NAME:
             return all_biggest(self._lab)
-        ground = settings.make(self._lab, self.routing, self._rungs[min(self._first, len(self._rungs) - 1)])
-        return sweep(self._lab, self._screen.look, list(_GRIDS[name](ground)), tries)
+        return self._sweep(_GRIDS[name], tries)
 
-    def static_peak(self, make: Make | None = None) -> Search:
-        """The search of the smallest fleet."""
-        return static_peak(self._lab, self._rungs, self._first, self.routing, make)
+    def static_peak(self) -> Search:
+        """The search of the smallest fleet, which calibrates the looks by its first run."""
+        return static_peak(self._lab, self._rungs, self._first, self._make, self._calibrate)
+
+    def probe(self) -> Search:
+        """The run of the first guess alone, to calibrate the looks."""
+        run = yield self._make(self._rungs[self._first], None)
+        self._calibrate(run)
+        return run
+
+    def _sweep(self, grid: settings.Grid, tries: int) -> Search:
+        ground = settings.make(self._lab, self.routing, self._rungs[self._first])
+        return (yield from sweep(self._lab, self._screen.look, list(grid(ground)), tries))
+
+    def _calibrate(self, run: Run) -> int:
+        self._screen.calibrate(self._make(self._rungs[self._first], None).controller, run.slo_attainment)
+        self._first, self.calibrated = self._least_fleet(), True
+        return self._first
+
+    def _least_fleet(self) -> int:
+        return min(_least(self._keeps, len(self._rungs)), len(self._rungs) - 1)
 
     def _keeps(self, at: int) -> bool:
-        controller = baselines.StaticPeak(self._rungs[at], self.routing)
-        return self._screen.look(controller).attainment >= self._lab.attainment
+        return self._screen.look(self._make(self._rungs[at], None).controller).attainment >= self._lab.attainment
 
 
 def _least(holds: Callable[[int], bool], count: int) -> int:
@@ -205,28 +301,28 @@ def static_peak(  # noqa: PLR0917 (the ground of a search)
     lab: laboratory.Laboratory,
     rungs: Sequence[settings.Counts],
     first: int,
-    routing: routes.Routing = routes.BEST,
-    make: Make | None = None,
+    make: Make,
+    guess: Guess | None = None,
 ) -> Search:
     """The fewest replicas that keep the promise.
 
-    From a first guess the fleet is made smaller as long as the promise holds, or larger until it does, in growing
-    steps; then the smallest between the last two is found by halving, in large fleets to within 2 %. Where no fleet
-    keeps it, the smallest is taken that is as good as the largest.
+    The first guess is run to its end, and may lead to a better one. From there the fleet is made smaller as long as the
+    promise holds, or larger until it does, in growing steps; then the smallest between the last two is found by
+    halving, in large fleets to within 2 %. Where no fleet keeps it, the smallest is taken that is as good as the
+    largest.
 
     Args:
         lab: the scenario.
         rungs: fleets, each larger than the one before.
         first: the guess among them.
-        routing: where requests go.
         make: of a task from a fleet and a bound.
+        guess: the next one, from the first run.
     """
-    make = make or (lambda counts, stop: Task(baselines.StaticPeak(counts, routing), stop))
     allowed, runs, tried = lab.misses, dict[int, Run](), 0
     top, low, high = len(rungs) - 1, -1, len(rungs)
     at, step = min(first, top), 1
     while high - low > _fineness(rungs, high) or at == top:
-        run = yield make(rungs[at], world.Stop(misses=allowed))
+        run = yield make(rungs[at], world.Stop(misses=allowed) if tried or guess is None else None)
         tried += 1
         if not run.aborted and _misses(run) <= allowed:
             high, runs[at] = at, run
@@ -236,7 +332,10 @@ def static_peak(  # noqa: PLR0917 (the ground of a search)
             tried, low, high = tried + 1, -1, at
         else:
             low = at
-        if low >= 0 and high <= top:
+        if tried == 1 and guess is not None:
+            guessed = guess(run)
+            at = max(low + 1, min(guessed, high - 1, top))
+        elif low >= 0 and high <= top:
             at = (low + high) // 2
         else:
             at = max(0, at - step) if high <= top else min(top, at + step)
@@ -257,7 +356,7 @@ def _misses(run: Run) -> int:
 
 
 def sweep(
-    lab: laboratory.Laboratory, look: Look, controllers: Sequence[control.Controller], tries: int | None = None
+    lab: laboratory.Laboratory, look: Look, controllers: Sequence[control.Controller], tries: int = ALL
 ) -> Search:
     """The cheapest of these controllers that keeps the promise.
 
@@ -268,15 +367,16 @@ def sweep(
         lab: the scenario.
         look: what one would roughly cost and keep.
         controllers: new ones.
-        tries: how many are simulated; None for all.
+        tries: how many are simulated; a few more if none of them keeps the promise.
     """
     looks = [look(controller) for controller in controllers]
+    wanted = lab.attainment + (_SURE if tries == 1 else 0.0)
     left = sorted(range(len(controllers)), key=lambda at: (looks[at].usd, at))
     kept: Run | None = None
     furthest: tuple[int, int] | None = None
-    at: int | None = _first(left, looks, lab.attainment)
+    at: int | None = _first(left, looks, wanted)
     tried = 0
-    while at is not None and (tries is None or tried < tries):
+    while at is not None and (tried < tries or (kept is None and tried < tries + _MORE)):
         left.remove(at)
         stop = world.Stop(misses=lab.misses, usd=None if kept is None else kept.cost_usd)
         run = yield Task(copy.deepcopy(controllers[at]), stop)
@@ -288,7 +388,7 @@ def sweep(
             furthest = max(furthest or (-1, -1), (run.requests, at)) if kept is None else furthest
             at = _safer(left, looks, at)
         if at is None and left:
-            at = _first(left, looks, lab.attainment)
+            at = _first(left, looks, wanted)
     told = f"{tried} simulated of {len(controllers)} settings, chosen by a look at each in a fluid model"
     if kept is not None:
         return _noted(kept, f"best of {told}")
@@ -342,12 +442,11 @@ def single_type(lab: laboratory.Laboratory) -> Search:
 def all_biggest(lab: laboratory.Laboratory) -> Search:
     """The static peak of the biggest model, whatever classes allow."""
     part = biggest.restrict(lab.scenario)
-    alone = _Bench(laboratory.Laboratory(part), routes.BEST)
 
     def make(counts: settings.Counts, stop: world.Stop | None) -> Task:
         return Task(baselines.StaticPeak(counts, name=biggest.NAME), stop, part.tiers, part.policies)
 
-    return (yield from alone.static_peak(make))
+    return (yield from _Bench(laboratory.Laboratory(part), routes.BEST, make).static_peak())
 
 
 def _noted(run: Run, note: str) -> Run:
@@ -389,26 +488,29 @@ class _Pool:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def drive(self, searches: Sequence[Search]) -> list[Run | None]:
-        """The result of each search."""
+    def drive(self, searches: Sequence[Search], ready: Callable[[int], bool] = lambda _: True) -> list[Run | None]:
+        """The result of each search. One that is not ready begins when another's run has made it so."""
         results: list[Run | None] = [None] * len(searches)
+        waiting = deque(range(len(searches)))
         under_way: dict[futures.Future[Run], int] = {}
-        for at, search in enumerate(searches):
-            run: Run | None = None
-            while (task := _next(search, run, results, at)) is not None:
+
+        def go_on(at: int, run: Run | None) -> None:
+            """Give a search its run, and its next tasks to the workers, or do them here where there are none."""
+            while (task := _next(searches[at], run, results, at)) is not None:
                 future = self._submit(task)
                 if future is not None:
                     under_way[future] = at
-                    break
+                    return
                 run = task.run(self._scenario)
-        while under_way:
-            done, _ = futures.wait(under_way, return_when=futures.FIRST_COMPLETED)
-            for future in sorted(done, key=under_way.__getitem__):
-                at = under_way.pop(future)
-                task = _next(searches[at], future.result(), results, at)
-                follower = self._submit(task) if task is not None else None
-                if follower is not None:
-                    under_way[follower] = at
+
+        while waiting or under_way:
+            for at in [at for at in waiting if ready(at)]:
+                waiting.remove(at)
+                go_on(at, None)
+            if under_way:
+                done, _ = futures.wait(under_way, return_when=futures.FIRST_COMPLETED)
+                for future in sorted(done, key=under_way.__getitem__):
+                    go_on(under_way.pop(future), future.result())
         return results
 
     def _submit(self, task: Task) -> futures.Future[Run] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
 from trimtab_sim.baselines import hpa
@@ -40,6 +40,7 @@ def test_what_the_metric_asks_for(metrics: list[float | None], current: int, exp
     assert hpa.recommend(metrics, current, FOUR) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1000)), min_size=1, max_size=20))
 def test_a_recommendation_never_moves_against_the_metric(metrics: list[float | None]) -> None:
     current = len(metrics)
@@ -141,6 +142,7 @@ def test_a_rate_limit_downwards_lets_only_a_share_go() -> None:
     assert hpa.stabilise(0, 8, 0.0, deque(), settings) == 6
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 50),
     st.integers(0, 50),

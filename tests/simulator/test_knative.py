@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
 from trimtab_core.signals import Fresh
@@ -92,6 +92,7 @@ def test_held_requests_wake_a_sleeping_service() -> None:
     assert controller.step(seen.with_traffic(empty, traffic)).plan.replicas[LARGE] == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 500), min_size=1, max_size=40), st.integers(1, 30))
 def test_it_never_shrinks_in_panic_and_never_by_more_than_half(values: list[float], ready: int) -> None:
     kpa, before = knative.Kpa(TEN), 0

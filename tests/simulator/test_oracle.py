@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
 from trimtab_sim import baselines, control, faults, laboratory, oracle, prompts, report, workload, world
@@ -30,6 +30,7 @@ def test_tangents(points: list[tuple[float, float]], expected: list[tuple[float,
     assert [(line.slope, line.offset) for line in oracle.tangents(points)] == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=10))
 def test_tangents_lie_below_a_convex_course(steps: list[float]) -> None:
     points, slope, missed = [(0.0, 0.0)], 0.0, 0.0

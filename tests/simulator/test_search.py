@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
 from trimtab_core.snapshot import Snapshot
@@ -64,6 +65,10 @@ def test_the_best_run(runs: list[tuple[float, float]], expected: tuple[float, fl
 RUNGS = [{LARGE: count} for count in range(1, 21)]
 
 
+def fleet(counts: settings.Counts, stop: world.Stop | None) -> search.Task:
+    return search.Task(baselines.StaticPeak(counts), stop)
+
+
 @pytest.mark.parametrize("guess", [1, 5, 14, 20])
 @pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 13, 20])
 def test_the_smallest_fleet_that_keeps_the_slo_is_found(needed: int, guess: int) -> None:
@@ -72,7 +77,7 @@ def test_the_smallest_fleet_that_keeps_the_slo_is_found(needed: int, guess: int)
         count = task.controller.counts[LARGE]
         return run(1.0 if count >= needed else 0.5, float(count))
 
-    found, asked = drive(search.static_peak(LAB, RUNGS, guess - 1), simulate)
+    found, asked = drive(search.static_peak(LAB, RUNGS, guess - 1, fleet), simulate)
 
     counts = [task.controller.counts[LARGE] for task in asked]  # type: ignore[attr-defined] # of a StaticPeak
     assert found.cost_usd == needed
@@ -87,9 +92,23 @@ def test_an_slo_that_no_fleet_keeps_gives_the_smallest_that_is_as_good_as_any() 
         count = task.controller.counts[LARGE]
         return run(0.9 if count >= 4 else 0.5, float(count))
 
-    found, _ = drive(search.static_peak(LAB, RUNGS, 2), simulate)
+    found, _ = drive(search.static_peak(LAB, RUNGS, 2, fleet), simulate)
 
     assert (found.cost_usd, found.slo_attainment) == (4.0, 0.9)
+
+
+@pytest.mark.parametrize("better", [0, 8, 9, 19])
+def test_the_first_run_leads_to_a_better_guess(better: int) -> None:
+    def simulate(task: search.Task) -> report.Run:
+        assert isinstance(task.controller, baselines.StaticPeak)
+        count = task.controller.counts[LARGE]
+        return run(1.0 if count >= 10 else 0.5, float(count))
+
+    found, asked = drive(search.static_peak(LAB, RUNGS, 4, fleet, lambda _: better), simulate)
+
+    assert found.cost_usd == 10.0
+    assert asked[0].stop is None  # run to its end
+    assert asked[1].controller.settings == f"{max(6, better + 1)} × large/h100"
 
 
 class Setting:
@@ -113,7 +132,7 @@ class Setting:
 
 
 def swept(
-    truth: Sequence[tuple[float, float]], looks: Sequence[tuple[float, float]], tries: int | None
+    truth: Sequence[tuple[float, float]], looks: Sequence[tuple[float, float]], tries: int
 ) -> tuple[report.Run, list[search.Task]]:
     """A sweep over settings of which (attainment, USD) are known, and of what they look like."""
 
@@ -132,6 +151,7 @@ def swept(
 pairs = st.tuples(st.sampled_from([0.5, 0.9, 0.94, 0.96, 0.99]), st.integers(1, 50).map(float))
 
 
+@effort(deadline=None)
 @given(st.lists(st.tuples(pairs, pairs), min_size=1, max_size=12))
 def test_pruning_finds_the_same_best_as_running_everything(
     both: list[tuple[tuple[float, float], tuple[float, float]]],
@@ -139,7 +159,7 @@ def test_pruning_finds_the_same_best_as_running_everything(
     truth = [pair for pair, _ in both]
     whole = search.best([run(*pair) for pair in truth], 0.95)
 
-    found, asked = swept(truth, [look for _, look in both], None)
+    found, asked = swept(truth, [look for _, look in both], search.ALL)
 
     if whole.slo_attainment >= 0.95:
         assert (found.slo_attainment >= 0.95, found.cost_usd) == (True, whole.cost_usd)
@@ -171,10 +191,30 @@ def test_a_setting_that_only_looked_good_leads_to_a_safer_one() -> None:
     assert [task.controller.settings for task in asked] == ["number 0", "number 1", "number 2"]
 
 
+def test_a_single_try_goes_for_one_that_looks_safe_and_on_if_it_is_not() -> None:
+    truth = [(0.949, 1.0), (0.94, 2.0), (0.97, 3.0), (0.98, 4.0)]
+    looks = [(0.951, 1.0), (0.954, 2.0), (0.97, 3.0), (0.98, 4.0)]
+
+    found, asked = swept(truth, looks, 1)
+
+    # 0.951 is nearer to 0.95 than 0.003; number 1 looked safe and was not
+    assert [task.controller.settings for task in asked] == ["number 1", "number 2"]
+    assert found.cost_usd == 3.0
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [(5_000, 4), (100_000, 3), (247_000, 1), (10_000_000, 1)],
+    ids=["as many as ever", "2,000,000 / (100,000 × 6)", "2,000,000 / (247,000 × 6)", "at least one"],
+)
+def test_long_traces_allow_fewer_tries(requests: int, expected: int) -> None:
+    assert search.affordable(requests, tuple(search.NAMES)) == expected
+
+
 def test_where_nothing_keeps_the_slo_the_one_that_came_nearest_is_shown_whole() -> None:
     truth = [(0.50, 1.0), (0.93, 5.0), (0.80, 3.0)]
 
-    found, asked = swept(truth, truth, None)
+    found, asked = swept(truth, truth, search.ALL)
 
     assert (found.slo_attainment, found.cost_usd, found.aborted) == (0.93, 5.0, "")
     assert "keeps the SLO: the one that came nearest" in found.notes[-1]
@@ -240,6 +280,18 @@ def test_workers_change_no_result() -> None:
     alone, together = (search.run_baselines(scenario, names, workers=workers) for workers in (1, 2))
 
     assert [found.to_dict() for found in alone] == [found.to_dict() for found in together]
+
+
+def test_trimtab_runs_beside_them_and_all_are_told_their_regret() -> None:
+    scenario = scenarios.scenario(scenarios.flat_trace(minutes=1), prologue=30.0)
+
+    runs = search.run_beside(scenario, ("static-peak",))
+    alone = search.run_beside(scenario, ())
+
+    assert [one.controller for one in runs] == ["trimtab", "static-peak"]
+    assert all(one.regret is not None for one in runs)
+    assert alone[0].to_dict() == runs[0].to_dict()
+    assert dataclasses.replace(runs[0], regret=None).to_dict() == world.simulate(scenario, control.Trimtab()).to_dict()
 
 
 def test_no_baseline_costs_no_run_and_an_unknown_one_is_named() -> None:
