@@ -65,6 +65,8 @@ SHORT_OUTPUTS, SHORT_TOKENS, SHORTER = 6.0, 30.0, 0.57
 this power of their rarity; fitted to simulated engines."""
 ALMOST_ALL = 0.995
 """The tail of running sequences for which slots and KV cache must do."""
+LEFT_BY_BURSTS = 0.25
+"""Share of the load without bursts that is left with any: what then misses its promise, others cure by sharing."""
 UNEVEN_PROMPTS = 0.5
 """How much of its own arrivals' variation an engine of a pool keeps in prefill; fitted as well."""
 LEAST_BURSTINESS = 0.25
@@ -215,13 +217,9 @@ def admissible_load(profile: Profile, mix: Mix, limits: Limits) -> Capacity:
     )
     reason = _infeasible(profile, mix, limits)
     aim = _relaxed(profile, mix, limits) if reason else limits
-    # Above the first bound the queue is unstable; above the second more than the slots would be running.
-    stable = 1.0 / (_slope(profile) * mix.output_tokens + _uncached(mix) / profile.prefill_tokens_per_second)
-    slots = profile.max_sequences / (mix.output_tokens * max(profile.itl_base_seconds, _slope(profile)))
-    low, high = 0.0, min(stable, slots)
-    for _ in range(20):  # halves a relative gap of 1 to 1e-6
-        middle = (low + high) / 2
-        low, high = (low, middle) if _violated(profile, mix, aim, middle) else (middle, high)
+    low, high = _largest(profile, mix, aim)
+    if mix.burstiness > max(1.0, mix.replicas):
+        low = max(low, LEFT_BY_BURSTS * _largest(profile, replace(mix, burstiness=1.0), aim)[0])
     rate = max(low, 1e-9)
     load = _load(profile, mix, rate, limits.quantile)
     prefill_seconds = 1.0 / profile.prefill_tokens_per_second
@@ -237,6 +235,18 @@ def admissible_load(profile: Profile, mix: Mix, limits: Limits) -> Capacity:
         limit=limit,
         reason=reason,
     )
+
+
+def _largest(profile: Profile, mix: Mix, limits: Limits) -> tuple[float, float]:
+    """The largest load at which all conditions hold, and one just above it."""
+    # Above the first bound the queue is unstable; above the second more than the slots would be running.
+    stable = 1.0 / (_slope(profile) * mix.output_tokens + _uncached(mix) / profile.prefill_tokens_per_second)
+    slots = profile.max_sequences / (mix.output_tokens * max(profile.itl_base_seconds, _slope(profile)))
+    low, high = 0.0, min(stable, slots)
+    for _ in range(20):  # halves a relative gap of 1 to 1e-6
+        middle = (low + high) / 2
+        low, high = (low, middle) if _violated(profile, mix, limits, middle) else (middle, high)
+    return low, high
 
 
 def _uncached(mix: Mix) -> float:
@@ -323,14 +333,15 @@ def _load(profile: Profile, mix: Mix, rate: float, quantile: float) -> _Load:
     spread = math.hypot(slope * deviation * stretch, prompts)
     skewed = normal + (normal * normal - 1.0) / 3.0 * min(1.0, spread / itl)
     itl_tail = itl + burst + skewed * spread
-    longest = step + slope * (normal * deviation + followers) + CHUNK_TOKENS / profile.prefill_tokens_per_second
+    most = running + max(normal, _normal_tail(ALMOST_ALL)) * deviation
+    longest = step + slope * (most - running + followers) + CHUNK_TOKENS / profile.prefill_tokens_per_second
     service = prefill + step * _uncached(mix) / CHUNK_TOKENS
     sojourn = service / (1.0 - _busy_on_arrival(rate * service, arrivals.prompts))
     decoding = mix.output_tokens * (itl + slope * followers * stretch) + prefill * followers
     return _Load(
         running,
         running + normal * deviation,
-        running + max(normal, _normal_tail(ALMOST_ALL)) * deviation,
+        most,
         min(itl_tail, longest) if rate * prefill < 1.0 else itl_tail,
         tail * sojourn + 2.0 * step,
         sojourn + decoding + (tail - 1.0) * math.hypot(sojourn, decoding) + 2.0 * step,
