@@ -94,21 +94,21 @@ def tier_demands(snapshot: Snapshot) -> Mapping[TierKey, Demand]:
             for key in policy.tiers:
                 if key in sums:
                     share = _share(policy, request_class.name, key)
-                    mix = measured_mix(traffic, share / replicas_asked_for(snapshot.tiers[key]))
+                    mix = measured_mix(traffic, share)
                     weight = max(rate, LEAST_WEIGHT) * max(share, LEAST_WEIGHT)
                     parts = (mix.input_tokens, mix.output_tokens, mix.burstiness)
                     added = (rate * share, weight, *(weight * part for part in parts))
                     sums[key] = [total + more for total, more in zip(sums[key], added, strict=True)]
-    return {key: _demand(found) for key, found in sums.items()}
+    return {key: _demand(found, replicas_asked_for(snapshot.tiers[key])) for key, found in sums.items()}
 
 
-def _demand(sums: list[float]) -> Demand:
+def _demand(sums: list[float], replicas: int) -> Demand:
     """From sums of requests per second, weights, and weighted input tokens, output tokens and burstiness."""
     requests_per_second, weight, *parts = sums
     if not weight:
         return Demand(0.0, capacity.DEFAULT_MIX)
     inputs, outputs, burstiness = (rounded(part / weight) for part in parts)
-    return Demand(requests_per_second, capacity.Mix(inputs, outputs, burstiness=burstiness))
+    return Demand(requests_per_second, capacity.Mix(inputs, outputs, burstiness=burstiness, replicas=replicas))
 
 
 def missed_per_second(traffic: ClassTraffic) -> float:
@@ -130,8 +130,8 @@ def measured_mix(traffic: ClassTraffic, part: float = 1.0) -> capacity.Mix:
 
     Args:
         traffic: of the class.
-        part: share of its requests that one replica gets. Dealt out among many, bursts thin out: of what makes a
-            stream burstier than Poisson's, a replica sees that share.
+        part: share of its requests that is meant. Bursts thin out in it: of what makes the whole burstier than
+            Poisson's arrivals, the part sees that share.
     """
     excess = max(0.0, (signals.sound(traffic.burstiness) or 1.0) - 1.0)
     return capacity.Mix(
@@ -139,15 +139,6 @@ def measured_mix(traffic: ClassTraffic, part: float = 1.0) -> capacity.Mix:
         rounded(signals.sound(traffic.output_tokens) or capacity.DEFAULT_MIX.output_tokens),
         burstiness=rounded(min(MOST_BURSTINESS, 1.0 + excess * part)),
     )
-
-
-def replica_part(snapshot: Snapshot, policy: PolicyState, request_class: str) -> float:
-    """Share of a class's requests that the replica which a request goes to gets, on average over its requests."""
-    shares = {key: _share(policy, request_class, key) for key in policy.tiers if key in snapshot.tiers}
-    whole = sum(shares.values())
-    if whole <= 0:
-        return 1.0
-    return sum(share**2 / replicas_asked_for(snapshot.tiers[key]) for key, share in shares.items()) / whole
 
 
 def replicas_asked_for(tier: TierState) -> int:

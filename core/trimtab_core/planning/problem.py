@@ -50,7 +50,7 @@ class Settings:
         time_limit_seconds: for one run of the solver; a part takes two to three.
     """
 
-    quantile: float = 0.9
+    quantile: float = 0.7
     tolerance: float = 0.03
     amortisation_seconds: float = 900.0
     move_cost: float = 0.02
@@ -266,8 +266,7 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     now = (forecast.mean if arrivals is None else arrivals) * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep.
     planned = max(now, forecast.upper * misses) if now else 0.0
-    mix = cost.measured_mix(traffic, cost.replica_part(snapshot, policy, request_class.name))
-    return Load(now, planned, mix, evidence, why, forecast)
+    return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
 
 
 def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Iterable[tuple[LoadKey, Load]]:
@@ -456,7 +455,7 @@ class _Builder:
         """The class with the tiers that can really serve it; all that are allowed if none keeps its SLO."""
         load = self.view.loads[policy.key, request_class.name]
         allowed = [key for key in limits.allowed_tiers(self.snapshot, policy, request_class) if key in usable]
-        work = {key: self.work(usable[key], policy, request_class, load.mix) for key in allowed}
+        work = {key: self.work(usable[key], policy, request_class, load) for key in allowed}
         keeping = [key for key in allowed if work[key][1]]
         for key in allowed:
             if not work[key][1]:
@@ -490,19 +489,27 @@ class _Builder:
         )
 
     def work(
-        self, tier: TierChoice, policy: PolicyState, request_class: v1alpha1.RequestClass, mix: capacity.Mix
+        self, tier: TierChoice, policy: PolicyState, request_class: v1alpha1.RequestClass, load: Load
     ) -> tuple[float, bool, str]:
-        """Reference replica-seconds per request, whether the class's SLO can be kept, and why not."""
+        """Reference replica-seconds per request, whether the class's SLO can be kept, and why not.
+
+        Counted is for as many replicas as the whole class would take: where only a part of it goes to the tier, bursts
+        are thinner in that part by as much as there are fewer replicas to share them.
+        """
         if tier.external_limit is not None:
             return 0.0, True, ""
         state = self.snapshot.tiers[tier.key]
         slo = capacity.limits(state.spec.slo, request_class.slo or policy.spec.slo)
-        loads = [
-            (choice.speed, capacity.admissible_load(profile, mix, slo))
+        able = [
+            (choice.speed, profile)
             for choice, variant in zip(tier.variants, state.variants, strict=True)
             for profile in (cost.sound_profile(variant),)
             if choice.speed and profile is not None
         ]
+        calm = dataclasses.replace(load.mix, burstiness=1.0)
+        carried = max(capacity.admissible_load(profile, calm, slo).requests_per_second for _, profile in able)
+        mix = dataclasses.replace(load.mix, replicas=cost.rounded(load.planned / carried))
+        loads = [(speed, capacity.admissible_load(profile, mix, slo)) for speed, profile in able]
         kept = [found for found in loads if found[1].feasible]
         worst = max(speed * found.seconds_per_request for speed, found in kept or loads)
         return worst, bool(kept), "" if kept else loads[0][1].reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from trimtab_core import capacity, signals
@@ -39,6 +40,12 @@ CARRIES = capacity.admissible_load(
     PROFILE, MIX, capacity.Limits(ttft_seconds=2.0, itl_seconds=0.06)
 ).requests_per_second
 """Requests per second of 1,000 + 200 tokens that one replica of PROFILE carries within SLO."""
+
+
+def carries(replicas: float) -> float:
+    """The same for each of several that share the load: requests that find one busy take another."""
+    mix = dataclasses.replace(MIX, replicas=replicas)
+    return capacity.admissible_load(PROFILE, mix, capacity.Limits(2.0, 0.06)).requests_per_second
 
 
 def profile(speed: float = 1.0, **changes: float) -> CapacityProfile:

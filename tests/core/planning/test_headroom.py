@@ -24,7 +24,7 @@ def world(
     load: float, missed: float | signals.Signal, *, now: float = fleets.NOW, ready: int = 4, utilisation: float = 0.85
 ) -> Snapshot:
     """Four replicas at that share of what they carry; ``missed`` is a share of the requests."""
-    rate = load * ready * fleets.CARRIES
+    rate = load * ready * fleets.carries(ready)
     tier = dataclasses.replace(
         fleets.tier("small", "0.7", fleets.variant(ready=ready)),
         judged_per_second=signals.Fresh(rate, 5.0),

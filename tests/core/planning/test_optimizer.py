@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from trimtab_core import signals
-from trimtab_core.planning import guards, optimizer
+from trimtab_core.planning import cost, guards, optimizer, problem
 from trimtab_core.planning import plan as plans
 from trimtab_core.planning.plan import Code, Source
 from trimtab_core.snapshot import TierState, VariantMemory
@@ -131,7 +131,9 @@ def test_a_decision_names_the_change_the_numbers_and_the_fleet_cost() -> None:
     (decision,) = plans.decisions(world, plan, plans.diff(world, plan))
     assert decision.action == "small/l4 2 → 4"
     assert (decision.cost_before_usd_per_hour, decision.cost_after_usd_per_hour) == (2.0, 4.0)
-    assert f"2 replicas can carry {2 * LOAD:.3g} req/s" in decision.reasons[0]
+    planned = problem.view(world, problem.Settings()).loads["default/chat", "all"].planned
+    each = 0.85 * fleets.carries(cost.rounded(planned / CARRIES))
+    assert f"2 replicas can carry {2 * each:.3g} req/s" in decision.reasons[0]
 
 
 def test_an_empty_world_gives_an_empty_plan() -> None:
