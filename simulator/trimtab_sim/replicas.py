@@ -45,7 +45,7 @@ class Job:
 
     Attributes:
         tokens: that the KV cache must hold in the end.
-        cached_tokens: prompt tokens that the prefix cache has saved.
+        cached_tokens: prompt tokens that the prefix cache saved.
         done: told the job once, when the request has ended or the engine has died (``finished_at`` is None then).
     """
 
@@ -91,10 +91,10 @@ class Processor:
     """
 
     __slots__ = (
-        "_at", "_awake", "_base_seconds", "_chunk", "_chunk_seconds", "_clock", "_decoding", "_due", "_emptied",
-        "_first", "_kv_reserved", "_last", "_max_sequences", "_number", "_post", "_read_until", "_read_whole",
-        "_sequence_seconds", "_step_seconds", "_steps", "_target", "_waiting", "gap_seconds", "gaps",
-        "kv_tokens", "running", "sequence_seconds",
+        "_at", "_awake", "_base_seconds", "_chunk", "_chunk_seconds", "_clock", "_cold_until", "_decoding",
+        "_due", "_emptied", "_first", "_kv_reserved", "_last", "_max_sequences", "_number", "_post",
+        "_read_until", "_read_whole", "_sequence_seconds", "_step_seconds", "_steps", "_target", "_waiting",
+        "gap_seconds", "gaps", "kv_tokens", "running", "sequence_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,7 @@ class Processor:
         self._steps = 0.0  # V at that time
         self._read_until = 0.0  # V at which all prompts of the batch are read
         self._read_whole = 0.0  # prompt tokens read by then, ever
+        self._cold_until = 0.0  # of these, read before the engine's start
         self._step_seconds = profile.itl_base_seconds  # of a step in which nothing is read
         self._target = 0  # V at which requests join or end next, and when that is
         self._due = math.inf
@@ -185,6 +186,7 @@ class Processor:
         self._waiting.clear()
         self.running = self._decoding = self._kv_reserved = 0
         self._read_whole, self._steps = self.prompt_tokens, float(math.ceil(self._steps))
+        self._cold_until = self._read_whole
         self._read_until = self._steps
         self._due = math.inf
         return jobs
@@ -279,8 +281,12 @@ class Processor:
             self._kv_reserved = reserved
             running += 1
             request = job.request
-            self._read_whole += request.input_tokens
-            read_until += request.input_tokens / self._chunk
+            tokens = request.input_tokens
+            if request.cached_tokens:
+                job.cached_tokens = cached = self._found(request)
+                tokens -= cached
+            self._read_whole += tokens
+            read_until += tokens / self._chunk
             job.first_step = first = math.ceil(read_until - _EPSILON)
             self._first.append(job)
             self._number = number = self._number + 1
@@ -293,6 +299,15 @@ class Processor:
             if waiting and read_until - start >= _FULL:
                 step = min(step, math.floor(read_until + _EPSILON))
             self._wake_at(step)
+
+    def _found(self, request: Request) -> int:
+        """Input tokens of a request that the prefix cache holds; one token is always computed.
+
+        An engine starts with an empty cache, which later holds what was read last: of what a warm one would find, a
+        share is there as large as the share of the cache that has been filled since the start.
+        """
+        warm = min(1.0, (self._read_whole - self._cold_until) / self.kv_tokens)
+        return int(min(request.cached_tokens, request.input_tokens - 1) * warm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Request:
         difficulty: how much the prompt asks of a model, 0 to 1; synthetic, see ``prompts``.
         sensitive: the prompt holds (made-up) personal data.
         prompt: requests of equal ``prompt`` have equal texts.
+        cached_tokens: input tokens that the prefix cache of a warm engine holds, as of an earlier turn.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Request:
     difficulty: float = 0.0
     sensitive: bool = False
     prompt: int = -1
+    cached_tokens: int = 0
 
     @property
     def tokens(self) -> int:

@@ -395,3 +395,40 @@ def test_a_replica_waits_for_a_machine_then_starts() -> None:
     clock.run(until=160.0)
 
     assert (replica.phase, replica.placed_at, replica.ready_at) == (ReplicaPhase.READY, 100.0, 160.0)
+
+
+def test_a_warm_engine_reads_only_what_its_prefix_cache_lacks() -> None:
+    clock, ended = engine.Engine(), list[replicas.Job]()
+    processor = replicas.Processor(clock, profile(kv_tokens=2000))
+    later_turn = Request(0, 0.0, 500, 1, cached_tokens=400)
+    for at, one in (
+        (0.0, later_turn),  # cold: 500 tokens are read
+        (1.0, request(input_tokens=500, output_tokens=1)),  # then 1000 of 2000 have been: half of the 400 is there
+        (2.0, later_turn),
+        (3.0, request(input_tokens=1500, output_tokens=1)),
+        (4.0, later_turn),  # the whole cache has been filled
+        (5.0, Request(0, 0.0, 500, 1, cached_tokens=500)),  # the last token is always computed
+    ):
+        clock.at(at, lambda one=one: processor.submit(replicas.Job(one, ended.append)))  # type: ignore[misc]
+
+    clock.run(until=6.0)
+
+    assert [job.cached_tokens for job in ended] == [0, 0, 200, 0, 400, 499]
+    lengths = [500, 500, 300, 1500, 100, 1]
+    assert [(job.first_token_at or 0.0) - job.submitted_at for job in ended] == pytest.approx(
+        [0.021 + tokens / PREFILL for tokens in lengths]
+    )
+    assert processor.prompt_tokens == sum(lengths)
+
+
+def test_an_engine_that_starts_anew_is_cold() -> None:
+    clock, ended = engine.Engine(), list[replicas.Job]()
+    processor = replicas.Processor(clock, profile(kv_tokens=1000))
+    processor.submit(replicas.Job(request(input_tokens=900, output_tokens=1), ended.append))
+    clock.run(until=1.0)
+
+    processor.drop_all()
+    processor.submit(replicas.Job(Request(0, 1.0, 500, 1, cached_tokens=400), ended.append))
+    clock.run(until=2.0)
+
+    assert [job.cached_tokens for job in ended] == [0, 0]
