@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import json
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from trimtab_cli import explain, failure, simulate
-from trimtab_cli.explanation import from_cluster
+from trimtab_cli import explain, simulate
 
 from . import samples
 
@@ -219,25 +221,72 @@ STATUS = {
 }
 
 
+SPEC = {
+    "model": {"name": "m", "quality": "0.6"},
+    "slo": {"attainment": "0.95"},
+    "variants": [{"name": "one", "accelerator": {"type": "L4"}}],
+}
+TIER = "/apis/inference.trimtab.dev/v1alpha1/namespaces/shop/inferencetiers/small"
+POLICY = "/apis/inference.trimtab.dev/v1alpha1/namespaces/shop/routingpolicies/chat"
+OBJECTS: Mapping[str, Any] = {
+    TIER: {"metadata": {"name": "small", "namespace": "shop"}, "spec": SPEC, "status": STATUS},
+    TIER.replace("small", "odd"): {"metadata": {"name": "odd"}, "spec": {"model": 7}},
+    POLICY: {
+        "metadata": {"name": "chat", "namespace": "shop"},
+        "spec": {"tiers": [{"ref": "small"}, {"ref": "large"}]},
+        "status": {
+            "classes": [{"name": "simple", "weights": {"small": "0.7", "large": "0.3"}}],
+            "signals": [{"name": "simple.arrivalsPerSecond", "state": "Stale", "value": "4.2", "age": "90s"}],
+            "decisions": [
+                {"time": f"2027-01-15T08:0{at}:00Z", "action": f"simple: move {at}", "reasons": []} for at in range(3)
+            ],
+        },
+    },
+}
+
+
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A cluster that holds one tier, as its API server would give it."""
-    spec = {"model": {"name": "m", "quality": "0.6"}, "slo": {"attainment": "0.95"}, "variants": [
-        {"name": "one", "accelerator": {"type": "L4"}}
-    ]}  # fmt: skip
-    tier = {"metadata": {"name": "small", "namespace": "shop"}, "spec": spec, "status": STATUS}
+def kubeconfig(tmp_path: Path) -> Iterator[Path]:
+    """A kubeconfig for an API server on loopback that holds the objects above."""
 
-    async def get(kind: str, namespace: str, name: str, kubeconfig: str) -> dict[str, Any]:
-        if (kind, namespace, name) != ("tier", "shop", "small"):
-            raise from_cluster.errors.NotFoundError("404")
-        return {**tier, "apiVersion": "inference.trimtab.dev/v1alpha1", "kind": "InferenceTier"}
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = OBJECTS.get(self.path)
+            data = json.dumps(found or {"message": "not found"}).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
-    monkeypatch.setattr(from_cluster, "_get", get)
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    path = tmp_path / "kubeconfig"
+    path.write_text(kube_config(f"http://127.0.0.1:{server.server_address[1]}"))
+    yield path
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_tier_s_last_decision_is_told_from_its_status() -> None:
-    told = words(run("tier", "small", "-n", "shop"))
+def kube_config(address: str) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": address}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+    )
+
+
+def test_a_tier_s_last_decision_is_told_from_its_status(kubeconfig: Path) -> None:
+    told = words(run("tier", "small", "-n", "shop", "--kubeconfig", kubeconfig))
 
     for part in (
         "small/one 2 → 3 when 2027-01-15T08:00:00Z where shop/small fleet $2.00 → $3.00/h, +$1.00 (+50.0 %) binding capacity",
@@ -252,12 +301,46 @@ def test_a_tier_s_last_decision_is_told_from_its_status() -> None:
         assert part in told
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_tier_that_is_not_there_is_named() -> None:
-    result = run("tier", "huge", "-n", "shop")
+def test_a_policy_s_decisions_come_with_its_weights_and_signals(kubeconfig: Path) -> None:
+    told = words(run("policy", "chat", "-n", "shop", "--kubeconfig", kubeconfig, "--back", "1"))
 
-    assert result.exit_code == failure.Usage.exit_code
-    assert result.output == "trimtab: no tier huge in namespace shop: see `kubectl get inferencetiers -A`\n"
+    assert told.startswith("simple: move 1 when 2027-01-15T08:01:00Z")
+    assert "simple arrivalsPerSecond 4.2 Stale 90s old" in told
+    assert "- simple: small 70 %, large 30 %" in told
+
+
+def test_an_object_s_decisions_can_be_listed(kubeconfig: Path) -> None:
+    listed = json.loads(run("policy", "chat", "-n", "shop", "--kubeconfig", kubeconfig, "--list", "--json").output)
+
+    assert [one["action"] for one in listed] == ["simple: move 0", "simple: move 1", "simple: move 2"]
+    assert listed[2]["time"] == "2027-01-15T08:02:00Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("huge", 2, "no tier huge in namespace shop: see `kubectl get inferencetiers -A`"),
+        ("odd", 2, "tier shop/odd: spec.model: "),
+    ],
+)
+def test_an_object_that_can_t_be_explained_is_named(kubeconfig: Path, name: str, code: int, message: str) -> None:
+    result = run("tier", name, "-n", "shop", "--kubeconfig", kubeconfig)
+
+    assert result.exit_code == code
+    assert message in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_an_api_server_that_is_not_there_is_told_with_its_address(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        (tmp_path / "config").write_text(kube_config(address))
+        result = run("tier", "small", "--kubeconfig", tmp_path / "config")
+
+    assert result.exit_code == 2
+    assert address in result.output
+    assert "Traceback" not in result.output
 
 
 # Mistakes --------------------------------------------------------------------------------------------------------

@@ -141,7 +141,10 @@ def _part(console: Console, title: str, lines: Sequence[str]) -> None:
 
 def _inputs(console: Console, found: Sequence[inputs.Input]) -> None:
     if found:
-        rows = [(one.about, one.name, value(one), one.state, wording.age(one.age_seconds), one.note) for one in found]
+        rows = [
+            (one.about, one.name, wording.given(one), one.state, wording.age(one.age_seconds), one.note)
+            for one in found
+        ]
         _table(console, "inputs", ("of", "what", "value", "state", "age", ""), rows)
 
 
@@ -160,16 +163,6 @@ def _table(console: Console, title: str, titles: Sequence[str], rows: Sequence[S
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
-
-
-def value(one: inputs.Input) -> str:
-    """An input's number with its unit."""
-    if one.value is None:
-        return wording.NOTHING
-    if one.unit in {inputs.SHARE, "ratio"}:
-        return f"{wording.percent(one.value, 1)} {one.unit.removeprefix('ratio')}".rstrip()
-    unit = f"({one.unit})" if " is " in one.unit else one.unit
-    return f"{wording.number(one.value)} {unit}"
 
 
 def listing(console: Console, decisions: Sequence[tuple[str, Decision]]) -> None:

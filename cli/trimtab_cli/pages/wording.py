@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab_core import units
+from trimtab_core.planning import inputs
 
 NOTHING = "–"
 """Stands where there is no number."""
@@ -39,6 +40,16 @@ def clock(value: float) -> str:
 def number(value: float) -> str:
     """Three digits, and never an exponent."""
     return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.3g}"
+
+
+def given(one: inputs.Input) -> str:
+    """An input's number with its unit."""
+    if one.value is None:
+        return NOTHING
+    if one.unit in {inputs.SHARE, "ratio"}:
+        return f"{percent(one.value, 1)} {one.unit.removeprefix('ratio')}".rstrip()
+    unit = f"({one.unit})" if " is " in one.unit else one.unit
+    return f"{number(one.value)} {unit}"
 
 
 def age(value: float | None) -> str:

@@ -168,6 +168,12 @@ def details(planned: Planned) -> list[tuple[str, str]]:
         for classes in planned.plan.demand.values()
         for name, found in classes.items()
     ]
+    told += [
+        (f"SLO met of {key} now", wording.percent(met, 1))
+        for key, policy in planned.snapshot.policies.items()
+        for met in (signals.known(policy.slo_attainment),)
+        if met is not None
+    ]
     used = wording.percent(planned.plan.prediction.utilisation)
     told.append(("busiest tier", f"{used} of what its replicas carry within the SLO"))
     told.append(("binding constraint", planned.first.binding or "none"))
@@ -179,11 +185,8 @@ def _demand(found: Sequence[inputs.Input]) -> str:
     """The inputs of one class in a line."""
     parts = []
     for one in found:
-        if one.value is None:
-            parts.append(f"{one.name}: {one.note}")
-        else:
-            age = wording.age(one.age_seconds)
-            parts.append(f"{one.name} {wording.number(one.value)} {one.unit}" + (f" ({age})" if age else ""))
+        age = wording.age(one.age_seconds)
+        parts.append(f"{one.name} {wording.given(one)}" + (f" ({age or one.note})" if age or one.value is None else ""))
     return ", ".join(parts)
 
 

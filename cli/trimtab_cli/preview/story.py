@@ -16,8 +16,8 @@ _SIMULATED = (
     "long as the variants' profiles say."
 )
 _PLANNED = (
-    "Both sides are one plan by the shipped planner for the demand that Prometheus shows now, as it should be once all "
-    "replicas are up. Nothing was simulated: latencies are kept by the capacity model's estimate."
+    "One plan by the shipped planner for the demand that Prometheus shows now, as it should be once all replicas are "
+    "up. Nothing was simulated: latencies are kept by the capacity model's estimate."
 )
 _MONTH = "A month counts 730 hours like those of this load."
 _ASSUMED = "Prompts are synthetic where the trace holds none; the quality kept is estimated from the tiers' priors."

@@ -73,7 +73,7 @@ def _replicas(before: Side | None, after: Side) -> Iterable[Line]:
             continue
         past, past_most = before.replicas.get(key, (0.0, 0))
         if mean or past or most or past_most:
-            change = wording.signed(mean - past, "", 1)
+            change = wording.signed(mean - past, "", 0 if mean == most and past == past_most else 1)
             yield Line(f"replicas of {key}", _count(past, past_most), _count(mean, most), change)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Moment:
 class Notes(list[Moment]):
     """What was noted; shared by copies of its controller, so that it outlives a change of leader."""
 
+    def add(self, found: Moment) -> None:
+        """Note a moment; what is as in the one before is kept once, since weeks have many."""
+        if self and self[-1].replicas == found.replicas and self[-1].usd_per_hour == found.usd_per_hour:
+            found = dataclasses.replace(found, replicas=self[-1].replicas, usd_per_hour=self[-1].usd_per_hour)
+        self.append(found)
+
     def __deepcopy__(self, memo: object) -> Notes:
         return self
 
@@ -50,7 +57,7 @@ class Watched(control.Trimtab):
         orders = super().step(snapshot)
         at_s = snapshot.now - world.EPOCH_SECONDS
         if at_s >= 0:
-            self.moments.append(moment(at_s, snapshot, broken(orders.plan)))
+            self.moments.add(moment(at_s, snapshot, broken(orders.plan)))
         return orders
 
 
