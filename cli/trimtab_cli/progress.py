@@ -55,7 +55,8 @@ class Bars:
     def run(self, what: str) -> world.Progress:
         """Its bar fills as the run goes on."""
         self._begin(what, total=1.0)
-        return lambda share: self._progress.update(self._part, completed=share)
+        part = self._part
+        return lambda share: self._progress.update(part, completed=share)
 
     def told(self, what: str) -> None:
         """Its bar only moves."""
@@ -64,7 +65,8 @@ class Bars:
     def _begin(self, what: str, *, total: float | None) -> None:
         self._begun += 1
         self._progress.update(self._whole, completed=min(self._begun, self._parts) - 1)
-        self._progress.reset(self._part, description=what, total=total)
+        self._progress.remove_task(self._part)  # a known total can't be made unknown again
+        self._part = self._progress.add_task(what, total=total)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,20 @@ def test_a_broken_promise_is_told_once_with_its_share_of_the_time() -> None:
     found = watch.broken_share([moment(0.0, 1), moment(10.0, 1, over(1)), moment(20.0, 1, over(2))], 40.0)
 
     assert found == [(over(2), 0.75)]  # 30 of 40 s
+
+
+def test_notes_outlive_a_change_of_leader() -> None:
+    planner = watch.Watched()
+
+    copy.deepcopy(planner).moments.add(moment(0.0, 1))  # as the world copies the controller that takes over
+
+    assert [one.at_s for one in planner.moments] == [0.0]
+
+
+def test_what_stays_as_it_is_is_kept_once() -> None:
+    notes = watch.Notes()
+    for at in range(3):
+        notes.add(moment(float(at), 2))
+
+    assert notes[2].replicas is notes[0].replicas
+    assert [one.at_s for one in notes] == [0.0, 1.0, 2.0]
