@@ -74,13 +74,15 @@ def keep_bounds(plan: Plan, snapshot: Snapshot) -> Plan:
 
 
 def cap_step(plan: Plan, snapshot: Snapshot) -> Plan:
-    """At most ``scaling.maxStepUp`` more replicas, and one that serves fewer, per variant and cycle."""
+    """At most ``scaling.maxStepUp`` more replicas, and a tenth of those that serve fewer, per variant and cycle."""
 
     def rule(tier: TierState, variant: VariantState, wanted: int) -> _Ruled:
         step = tier.spec.scaling.max_step_up
-        low = limits.clip(limits.serving(variant, snapshot.now) - 1, variant)
+        serving = limits.serving(variant, snapshot.now)
+        fewer = limits.step_down(serving)
+        low = limits.clip(serving - fewer, variant)
         high = limits.clip(variant.desired + step, variant)
-        message = f"{wanted} wanted, at most {step} more or one fewer than {variant.desired} at once"
+        message = f"{wanted} wanted, at most {step} more or {fewer} fewer than {variant.desired} at once"
         return min(max(wanted, low), high), Code.STEP_LIMIT, message
 
     return _apply(plan, snapshot, "cap_step", rule)
@@ -287,7 +289,10 @@ def leave_unready(plan: Plan, snapshot: Snapshot) -> Plan:
 
 
 def cap_weight_step(plan: Plan, snapshot: Snapshot) -> Plan:
-    """Shares move by at most ``retune.maxWeightStep`` per cycle, and not at all without fresh demand."""
+    """Shares move by at most ``retune.maxWeightStep`` per cycle, and not at all without fresh demand.
+
+    A swamped tier may lose any share at once while another isn't.
+    """
     return _repair(plan, snapshot, "cap_weight_step", weight_limits.too_far)
 
 
@@ -369,12 +374,13 @@ def _repair(plan: Plan, snapshot: Snapshot, name: str, fault: weight_limits.Faul
     """Replace the shares of every class in which the fault is found."""
     weights: dict[PolicyKey, Weights] = {}
     reasons = []
+    drowning = weight_limits.swamped(snapshot)
     for key, policy in snapshot.policies.items():
         planned = plan.weights.get(key, {})
         classes: dict[ClassName, Mapping[TierKey, float]] = {}
         for request_class in policy.spec.classes:
             shares = planned.get(request_class.name, {})
-            rules = weight_limits.rules(snapshot, policy, request_class)
+            rules = weight_limits.rules(snapshot, policy, request_class, drowning)
             found = fault(shares, rules)
             if found is None:
                 classes[request_class.name] = shares

@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trimtab_core import units
+from trimtab_core import capacity, units
 from trimtab_core.api import v1alpha1
-from trimtab_core.planning import limits
+from trimtab_core.planning import cost, limits
 from trimtab_core.planning.plan import Code
 from trimtab_core.snapshot import PolicyState, Snapshot, TierKey, TierState
 
 NOISE = 1e-6
 """Shares closer than this are equal."""
+SWAMPED = 1.2
+"""A tier is swamped by so many times what its ready replicas are planned to carry at most: its queue only grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,11 @@ class Rules:
         usable: those of them that can serve now; all allowed ones while none can.
         before: shares in force, of allowed tiers.
         step: most that a share may move, besides what unusable tiers give up.
-        freed: share in force that has to find another tier.
+        freed: share in force that has to find another tier, or may.
         probe: least share of a usable own tier in use.
         probed: tiers that the least share is for.
         hold: why nothing may move; None when it may.
+        swamped: usable tiers that may lose any share at once, as each request more makes all others wait.
     """
 
     allowed: tuple[TierKey, ...]
@@ -44,12 +47,13 @@ class Rules:
     probe: float
     probed: frozenset[TierKey]
     hold: limits.Hold | None = None
+    swamped: frozenset[TierKey] = frozenset()
 
     def least(self, tier: TierKey) -> float:
         """Least share of a usable tier."""
         before = self.before.get(tier, 0.0)
         floor = min(self.probe, before) if tier in self.probed else 0.0
-        return max(0.0, before - self.step, floor)
+        return floor if tier in self.swamped else max(0.0, before - self.step, floor)
 
     def most(self, tier: TierKey) -> float:
         """Largest share of a usable tier."""
@@ -60,22 +64,50 @@ Fault = Callable[[Mapping[TierKey, float], Rules], limits.Hold | None]
 """Finds what breaks one rule; None if nothing does. A share that is no number counts for ``malformed`` only."""
 
 
-def rules(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> Rules:
-    """The rules of one class in this snapshot."""
+def rules(
+    snapshot: Snapshot,
+    policy: PolicyState,
+    request_class: v1alpha1.RequestClass,
+    drowning: frozenset[TierKey] | None = None,
+) -> Rules:
+    """The rules of one class in this snapshot; ``drowning`` is ``swamped(snapshot)``, if it is at hand."""
     allowed = limits.allowed_tiers(snapshot, policy, request_class)
     usable = tuple(key for key in allowed if limits.ready(snapshot.tiers[key])) or allowed
     before = limits.sound_shares(policy.weights.get(request_class.name, {}), allowed)
     hold = limits.held(snapshot, policy) or _blind(policy, request_class)
+    drowning = (swamped(snapshot) if drowning is None else drowning) & set(usable)
+    leaving = frozenset() if hold is not None or len(drowning) == len(usable) else drowning
     return Rules(
         allowed,
         usable,
         before,
         0.0 if hold is not None else units.ratio(policy.spec.retune.max_weight_step),
-        max(0.0, 1.0 - sum(before.get(key, 0.0) for key in usable)),
+        max(0.0, 1.0 - sum(before.get(key, 0.0) for key in usable if key not in leaving)),
         units.ratio(policy.spec.retune.probe_share),
         frozenset(key for key in usable if before.get(key, 0.0) > 0 and _probed(snapshot.tiers[key])),
         hold,
+        leaving,
     )
+
+
+def swamped(snapshot: Snapshot) -> frozenset[TierKey]:
+    """Tiers with ready replicas to which far more comes, at the weights in force, than those carry.
+
+    Such a tier is left at once: it misses every promise while a tenth of its share a cycle looks for another.
+    """
+    demands = cost.tier_demands(snapshot)
+    found = set()
+    for key, tier in snapshot.tiers.items():
+        slo = capacity.limits(tier.spec.slo)
+        carried = sum(
+            variant.count(limits.READY) * capacity.admissible_load(profile, demands[key].mix, slo).requests_per_second
+            for variant in tier.variants
+            for profile in (cost.sound_profile(variant),)
+            if profile is not None
+        )
+        if carried and demands[key].requests_per_second > SWAMPED * max(1.0, tier.utilisation) * carried:
+            found.add(key)
+    return frozenset(found)
 
 
 def _blind(policy: PolicyState, request_class: v1alpha1.RequestClass) -> limits.Hold | None:
@@ -122,7 +154,8 @@ def too_far(shares: Mapping[TierKey, float], rules: Rules) -> limits.Hold | None
     """A share that moves further than the step."""
     for key in rules.usable:
         before, share = rules.before.get(key, 0.0), shares.get(key, 0.0)
-        if share > rules.most(key) + NOISE or share < max(0.0, before - rules.step) - NOISE:
+        least = 0.0 if key in rules.swamped else max(0.0, before - rules.step)
+        if share > rules.most(key) + NOISE or share < least - NOISE:
             code = rules.hold.code if rules.hold is not None else Code.WEIGHT_STEP
             limit = rules.hold.message if rules.hold is not None else f"at most {rules.step:.0%} moves at once"
             return limits.Hold(code, f"{limit}; {key} wanted {before:.0%} → {share:.0%}".replace("%", " %"))
