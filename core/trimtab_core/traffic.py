@@ -66,6 +66,10 @@ class Held:
         """Whether fresh arrivals had been lacking for a while at the cycle before; the history holds what there was."""
         return self._previous is not None and bool(history) and self._previous.now - history[-1][0] > GAP_SECONDS
 
+    def began(self, history: tuple[tuple[float, float], ...], seconds: float) -> bool:
+        """Whether this process saw arrivals begin less than so long ago: a window that began empty seems a burst."""
+        return self._previous is not None and (not history or self._now - history[0][0] < seconds)
+
     def older(self, signal: Signal, before: Signal) -> Signal:
         """The signal, or where it is missing the one before with its age now."""
         if not isinstance(signal, signals.Missing) or isinstance(before, signals.Missing) or self._previous is None:
@@ -174,6 +178,8 @@ class Demand:
         """How bunched a class's arrivals are: the known value, moved by this reading as far as its arrivals weigh."""
         if not isinstance(arrivals, signals.Fresh):  # put right after a gap, they don't go with what was counted
             return signals.Missing("arrivals aren't settled")
+        if isinstance(before.burstiness, signals.Missing) and self.held.began(before.history, COUNTING_SECONDS):
+            return signals.Missing("its window isn't whole yet")
         squares = self.reader.of_class("arrival_squares_per_second", key, name)
         reading = burstiness.index(
             arrivals, squares, seconds=COUNTING_SECONDS, routers=max(1, self.reader.routers(key))

@@ -83,6 +83,17 @@ def test_idle_minutes_leave_burstiness_as_it_was_until_it_is_too_old() -> None:
     assert isinstance(of(later).burstiness, Stale)
 
 
+def test_the_first_minute_of_all_arrivals_is_no_burst() -> None:
+    snapshot = cycle(None, NOW)
+    for number in range(1, 7):
+        # Of a window of 60 s, 15 s more have arrivals in each cycle: 20 in 2 s, and nothing before.
+        share = min(1.0, number * 15 / 60)
+        snapshot = cycle(snapshot, NOW + number * 15, arrivals=10.0 * share, arrival_squares=210.0 * share)
+        if number < 5:
+            assert isinstance(of(snapshot).burstiness, Missing)
+    assert of(snapshot).burstiness == Fresh(pytest.approx(1.03, abs=0.01), 0.0)
+
+
 def test_a_router_without_that_counter_tells_no_burstiness() -> None:
     assert isinstance(of(cycle(None, NOW, arrivals=10.0)).burstiness, Missing)
 

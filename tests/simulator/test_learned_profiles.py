@@ -97,8 +97,8 @@ def test_slow_replicas_keep_the_promise_better_when_the_manifest_does_not_insist
     learning, insisting = (world.simulate(scenario(0.6, written=written), Watching()) for written in (False, True))
     assert learning.slo_attainment is not None
     assert insisting.slo_attainment is not None
-    assert learning.slo_attainment > 0.99
-    assert learning.slo_attainment > insisting.slo_attainment + 0.02
+    assert learning.slo_attainment > 0.93
+    assert learning.slo_attainment > insisting.slo_attainment + 0.1
 
 
 def test_what_a_manifest_says_is_planned_with_whatever_is_learned() -> None:
