@@ -52,7 +52,7 @@ PRIOR_WEIGHT = 3.0
 """Independent past errors that the prior counts for."""
 OUTAGE = "outage"
 """Method of a forecast made while traffic has vanished at once."""
-HELD_SECONDS = 900.0
+HELD_SECONDS = 600.0
 """So long after traffic has vanished at once, what it was before is still carried."""
 
 

@@ -264,8 +264,9 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     )
     misses = cost.miss_ratio(traffic)
     now = (forecast.mean if arrivals is None else arrivals) * misses
-    # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep.
-    planned = max(now, forecast.upper * misses) if now else 0.0
+    # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
+    # vanished at once mostly comes back, and sooner than replicas could.
+    planned = max(now, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
     return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
 
 

@@ -100,7 +100,7 @@ def test_an_external_rate_limit_holds() -> None:
 def test_an_idle_tier_that_may_sleep_is_put_to_sleep_and_woken_by_the_first_request() -> None:
     def world(rate: float, ready: int) -> Snapshot:
         small = fleets.tier("small", "0.8", fleets.variant(ready=ready), scaling={"scaleToZero": {}})
-        past = tuple((fleets.NOW - 15.0 * step, 3.0) for step in range(40, 4, -1))
+        past = tuple((fleets.NOW - 15.0 * step, 0.2) for step in range(40, 4, -1))
         chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(rate, history=past)})
         return fleets.snapshot((small,), (chat,))
 
