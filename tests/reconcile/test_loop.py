@@ -219,6 +219,20 @@ def test_a_missing_signal_has_age_minus_one_and_decisions_count_by_reason() -> N
     assert 'trimtab_decisions_total{reason="' in text
 
 
+def test_the_forecasts_error_is_exported_once_forecasts_have_been_scored() -> None:
+    made, here = meters.Meters(), world.World(default=10.0)
+    about = {"policy": "default/chat", "class": "default"}
+    made.show(here.cycle())
+    assert sample(made, "trimtab_forecast_error_ratio", **about) is None
+    here.cycle(12)
+    here.metrics.rates["default"] = 15.0
+    made.show(here.cycle())
+    # A rise by a half that nobody saw coming, among a dozen forecasts that were right.
+    error = sample(made, "trimtab_forecast_error_ratio", **about)
+    assert error is not None
+    assert 0.01 < error < 0.5
+
+
 def test_every_family_of_the_contract_is_exported_under_its_name() -> None:
     text = prometheus_client.generate_latest(meters.Meters().registry).decode()
     for family in telemetry.OPERATOR_FAMILIES:
