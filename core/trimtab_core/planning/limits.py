@@ -22,6 +22,8 @@ DEADLINE_STARTUPS = 2.0
 """A pending replica counts as supply for this many start-up times."""
 UNKNOWN_STARTUP_SECONDS = 300.0
 """Assumed where no profile says: an image pull and loading of a mid-sized model."""
+STEP_DOWN_PART = 10
+"""At most one in so many replicas of a variant goes in one cycle."""
 MOST_COVERED = 100
 """Losses at once beyond this are no longer counted."""
 BLOCK_SECONDS = 600.0
@@ -88,6 +90,11 @@ def existing(variant: VariantState) -> int:
 def serving(variant: VariantState, now: float) -> int:
     """Replicas asked for less those that failed: giving those back takes no capacity away."""
     return variant.desired - failed(variant, now)
+
+
+def step_down(serving: int) -> int:
+    """Replicas of a variant that may go in one cycle: one, or a tenth of many."""
+    return max(1, serving // STEP_DOWN_PART)
 
 
 def wait_seconds(tier: TierState, variant: VariantState, now: float, *, to_zero: bool) -> float:
