@@ -30,6 +30,8 @@ from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierK
 
 LEAST, MOST = 0.5, 1.15
 """Bounds of the share. Beyond, promises are kept only as long as nothing changes: misses come too late to tell."""
+CLIFF = 1.0
+"""Most where slots or KV cache bind: beyond what fits, requests queue at once, and no miss tells beforehand."""
 POWER = 4.0
 """How steeply misses grow with load."""
 PRIOR_MISSES = 5.0
@@ -110,8 +112,9 @@ def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Head
         at=now,
     )
     k = (before.prior**-POWER * PRIOR_MISSES + after.missed) / (PRIOR_MISSES + after.expected)
+    most = CLIFF if _cliff(tier, demand) else MOST
     share = min(k ** (-1.0 / POWER), max(before.prior, REACH * after.seen))
-    return dataclasses.replace(after, utilisation=min(max(share, LEAST), MOST))
+    return dataclasses.replace(after, utilisation=min(max(share, LEAST), most))
 
 
 def _by_profiles(tier: TierState, before: Headroom, now: float) -> Headroom:
@@ -157,6 +160,17 @@ def _starts(tier: TierState, now: float) -> bool:
         replica.phase is ReplicaPhase.PENDING and now - replica.created_at <= LONGEST_START_SECONDS
         for variant in tier.variants
         for replica in variant.replicas
+    )
+
+
+def _cliff(tier: TierState, demand: cost.Demand) -> bool:
+    """Whether slots or KV cache are what limits a variant that serves."""
+    slo = capacity.limits(tier.spec.slo)
+    return any(
+        capacity.admissible_load(profile, demand.mix, slo).limit in {"kv", "sequences"}
+        for variant in tier.variants
+        for profile in (cost.sound_profile(variant),)
+        if profile is not None and variant.count(ReplicaPhase.READY)
     )
 
 

@@ -21,6 +21,7 @@ from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
 from trimtab_core.planning import cost, limits
 from trimtab_core.planning.plan import Code, VariantKey
 from trimtab_core.snapshot import (
+    CapacityProfile,
     PolicyKey,
     PolicyState,
     ReplicaPhase,
@@ -331,6 +332,16 @@ def view(snapshot: Snapshot, settings: Settings) -> View:
     return View(snapshot, settings, loads, limits.tier_evidence(snapshot), cost.tier_demands(snapshot))
 
 
+def _shared(
+    profile: CapacityProfile, mix: capacity.Mix, slo: capacity.Limits, requests_per_second: float
+) -> capacity.Capacity:
+    """What one replica carries when as many of its kind share the load as that takes."""
+    calm = dataclasses.replace(mix, burstiness=1.0, replicas=1.0)
+    carried = capacity.admissible_load(profile, calm, slo).requests_per_second
+    replicas = cost.rounded(requests_per_second / carried)
+    return capacity.admissible_load(profile, dataclasses.replace(mix, replicas=replicas), slo)
+
+
 def build(view: View, part: Part) -> Component:
     """Put the question for one component."""
     return _Builder(view, part).component()
@@ -377,8 +388,8 @@ class _Builder:
 
     def capacities(self, tier: TierState) -> Mapping[str, capacity.Capacity]:
         """What each variant carries of the tier's whole mix, within the tier's own SLO."""
-        mix = self.view.demands[tier.key].mix
-        slo = capacity.limits(tier.spec.slo)
+        demand_ = self.view.demands[tier.key]
+        mix, slo = demand_.mix, capacity.limits(tier.spec.slo)
         found = {}
         for variant in tier.variants:
             profile = cost.sound_profile(variant)
@@ -389,7 +400,7 @@ class _Builder:
             if cost.sound_price(variant) is None:
                 hold = limits.Hold(Code.PRICE_UNKNOWN, "no price could be resolved, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
-            found[variant.name] = capacity.admissible_load(profile, mix, slo)
+            found[variant.name] = _shared(profile, mix, slo, demand_.requests_per_second)
         if any(load.feasible for load in found.values()):
             for name in [name for name, load in found.items() if not load.feasible]:
                 self.notes.append(Note(limits.Hold(Code.INFEASIBLE, found.pop(name).reason), tier.key, name))
@@ -507,10 +518,7 @@ class _Builder:
             for profile in (cost.sound_profile(variant),)
             if choice.speed and profile is not None
         ]
-        calm = dataclasses.replace(load.mix, burstiness=1.0)
-        carried = max(capacity.admissible_load(profile, calm, slo).requests_per_second for _, profile in able)
-        mix = dataclasses.replace(load.mix, replicas=cost.rounded(load.planned / carried))
-        loads = [(speed, capacity.admissible_load(profile, mix, slo)) for speed, profile in able]
+        loads = [(speed, _shared(profile, load.mix, slo, load.planned)) for speed, profile in able]
         kept = [found for found in loads if found[1].feasible]
         worst = max(speed * found.seconds_per_request for speed, found in kept or loads)
         return worst, bool(kept), "" if kept else loads[0][1].reason

@@ -39,6 +39,8 @@ REMOVAL_COST = 0.01
 """Removing a replica must save at least this share of its price: ties leave the fleet as it is."""
 QUALITY_REWARD = 0.002
 """Value of quality beyond what is asked, as a share of a request's cost: decides between equally cheap plans."""
+SPREAD_COST = 0.03
+"""What the largest of several spot pools costs more, as a share of its price: worth a spread, not a dearer variant."""
 STRETCH = 0.05
 """Replicas may be planned to take this much more than their share, as forecasts are no more exact than that ..."""
 STRETCH_COST = 2.0
@@ -167,8 +169,17 @@ class _Program:
             removed = self.model.columns.add(REMOVAL_COST * variant.usd_per_hour, 0.0, math.inf)
             self.model.rows.add([(count, 1.0), (added, -1.0)], -math.inf, variant.current)
             self.model.rows.add([(count, 1.0), (removed, 1.0)], variant.current, math.inf)
+        pools = [variant for variant in tier.variants if variant.spot and variant.speed and variant.high]
+        if len(pools) > 1 and self.goal.carrying is None:
+            self.write_spread(pools)
         if tier.keep_one and self.goal.carrying is None:
             self.model.rows.add([(self.replicas[v.key], 1.0) for v in tier.variants if v.high], 1.0, math.inf)
+
+    def write_spread(self, pools: Sequence[problem.VariantChoice]) -> None:
+        """Among spot variants that cost about the same, none gets much more than another: a wave takes one of them."""
+        largest = self.model.columns.add(SPREAD_COST * max(v.usd_per_hour / v.speed for v in pools), 0.0, math.inf)
+        for variant in pools:
+            self.model.rows.add([(self.replicas[variant.key], variant.speed), (largest, -1.0)], -math.inf, 0.0)
 
     def request_usd(self, request_class: problem.ClassChoice, key: TierKey) -> float:
         """USD per hour of one request per second on the tier, at full use of its cheapest variant."""

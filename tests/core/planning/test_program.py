@@ -353,3 +353,12 @@ def test_a_pending_replica_is_counted_on_where_none_was_lost_lately(lost_at: flo
     world = on_spot(1.6 * LOAD, losses_per_hour=0.0, lost_at=lost_at, ready=1, pending=1)
     plan = optimizer.optimize(world)
     assert (plan.replicas[key("small")], plan.replicas[key("small", "spot")]) == (0, 2)
+
+
+def test_spot_pools_of_one_price_share_alike() -> None:
+    """A wave of preemptions takes one of them."""
+    pools = [fleets.variant(f"spot-{zone}", usd=1.0, capacity_type="Spot") for zone in "ab"]
+    small = fleets.tier("small", "0.6", *pools)
+    chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(3.4 * LOAD)})
+    plan = optimizer.optimize(fleets.snapshot((small,), (chat,)))
+    assert [plan.replicas[key("small", f"spot-{zone}")] for zone in "ab"] == [2, 2]
