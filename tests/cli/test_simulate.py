@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from rich.console import Console
 from trimtab_cli import simulate
-from trimtab_sim import search
+from trimtab_cli.simulation import table
+from trimtab_sim import report, search
 
 from . import samples
 from .samples import POLICY, manifests, trace
@@ -156,3 +159,20 @@ def test_faults_are_part_of_the_run(tmp_path: Path) -> None:
 
     # 120 requests, one a second; about 60 more in the 30 s of the crowd
     assert json.loads(out.read_text())["runs"][0]["requests"] > 150
+
+
+@pytest.mark.parametrize("width", [80, 112, 200])
+def test_no_number_is_cut_off_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str], width: int) -> None:
+    ours = report.Run(
+        "trimtab", 1000, 1234.56, 1234.56, 0.94321, 0.505, 0.0607, 20.1, 18.12, 0.63, 19,
+        {"cache": 0.01, "large": 0.46, "medium": 0.5, "small": 0.03}, 0, 1200.0, 0.87, 0.985,
+        reversals_per_hour=60.1, wrong_way_moves=12, regret=0.123,
+    )  # fmt: skip
+
+    table.show(Console(width=width), (ours, dataclasses.replace(ours, controller="hpa-running")), 0.95)
+
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(len(line.rstrip()) for line in printed.splitlines()) <= width
+    for number in ("$1,234.56", "12.3%", "94.32% missed", "505ms", "60.7ms", "20.1s", "18.12", "63%", "60.1", "98.5%"):
+        assert printed.count(number) >= 2
