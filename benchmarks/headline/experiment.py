@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from trimtab_cli import manifests
 from trimtab_core import capacity
 from trimtab_core.planning.plan import VariantKey
-from trimtab_sim import baselines, control, known_prompts, report, world
+from trimtab_sim import baselines, control, known_prompts, report, workload, world
 from trimtab_sim.workload import Request, Trace
 
 from headline import outcomes
@@ -173,40 +173,60 @@ def run(name: str, of: world.Scenario, controller: control.Controller, biggest: 
 
 
 def static_peak(of: world.Scenario, attainment: float) -> baselines.StaticPeak:
-    """The cheapest fixed fleet of the best tier that keeps the SLO: each variant on its fewest replicas that do."""
+    """The cheapest fixed fleet of the best tier that keeps the SLO: each variant on its fewest replicas that do.
+
+    Raises:
+        world.ScenarioError: if no variant of the tier is fast enough.
+    """
     snapshot = world.first_look(of)
     tier = max(snapshot.tiers.values(), key=lambda each: float(each.spec.model.quality))
-    fixed: list[tuple[float, baselines.StaticPeak]] = []
-    mix = capacity.Mix(of.trace.facts.input_tokens / len(of.trace), of.trace.facts.output_tokens / len(of.trace))
+    facts = of.trace.facts
+    mix = capacity.Mix(facts.input_tokens / facts.count, facts.output_tokens / facts.count)
+    offers = []
     for variant in tier.variants:
-        assert variant.profile is not None
-        assert variant.price is not None
-        load = capacity.admissible_load(variant.profile, mix, capacity.limits(tier.spec.slo))
-        if not load.feasible:
-            continue
-        key, usd = VariantKey(tier.key, variant.name), variant.price.usd_per_hour
-        guess = max(1, math.ceil(of.trace.mean_rps / load.requests_per_second))
-        cheapest = min((cost for cost, _ in fixed), default=math.inf)
-        count = _fewest(of, key, guess, attainment, most=cheapest / usd)
-        if count is not None:
-            fixed.append((count * usd, baselines.StaticPeak({key: count})))
-    return min(fixed, key=lambda each: each[0])[1]
+        if variant.profile is not None and variant.price is not None:
+            load = capacity.admissible_load(variant.profile, mix, capacity.limits(tier.spec.slo))
+            if load.feasible:
+                offers.append(
+                    (variant.price.usd_per_hour, load.requests_per_second, VariantKey(tier.key, variant.name))
+                )
+    if not offers:
+        raise world.ScenarioError(f"no variant of {tier.key} can keep its SLO")
+    best, fixed = math.inf, {}
+    peak = facts.peak / workload.PEAK_WINDOW_SECONDS
+    for usd, rps, key in sorted(offers, key=lambda offer: offer[0] / offer[1]):
+        guess = max(1, math.ceil(peak / rps))
+        found = fewest(
+            lambda count, key=key: _keeps(of, key, count, attainment), guess, math.ceil(best / usd) if fixed else None
+        )
+        if found is not None:
+            best, fixed = found * usd, {key: found}
+    return baselines.StaticPeak(fixed)
 
 
-def _fewest(of: world.Scenario, key: VariantKey, guess: int, attainment: float, *, most: float) -> int | None:
-    """Fewest replicas that keep the attainment; None if that takes ``most`` or more. Attainment grows with replicas."""
-    misses = int(len(of.trace) * (1 - attainment))
+def fewest(keeps: Callable[[int], bool], guess: int, below: int | None) -> int | None:
+    """The least count that ``keeps``, which all larger ones do as well; None if none below ``below`` does.
 
-    def keeps(count: int) -> bool:
-        found = world.simulate(of, baselines.StaticPeak({key: count}), stop=world.Stop(misses=misses))
-        return not found.aborted and found.slo_attainment >= attainment
-
-    low, high = 0, guess
+    Each question is a simulated run. The guess is near, so the search goes down from it in small steps that grow.
+    """
+    low, high = 0, guess if below is None else below - 1
+    if high < 1:
+        return None
     while not keeps(high):
-        low, high = high, math.ceil(high * 1.25)
-        if low >= most:
+        if below is not None:
             return None
+        low, high = high, math.ceil(high * 1.25)
+    step = max(1, high // 8)
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if keeps(middle) else (middle, high)
-    return high if high < most else None
+        middle = max(low + 1, high - step)
+        if keeps(middle):
+            high, step = middle, 2 * step
+        else:
+            low, step = middle, max(1, (high - middle) // 2)
+    return high
+
+
+def _keeps(of: world.Scenario, key: VariantKey, count: int, attainment: float) -> bool:
+    misses = int(len(of.trace) * (1 - attainment))
+    found = world.simulate(of, baselines.StaticPeak({key: count}), stop=world.Stop(misses=misses))
+    return not found.aborted and found.slo_attainment >= attainment

@@ -130,3 +130,18 @@ def test_days_pass_faster_at_the_wanted_mean_rate(tmp_path: pathlib.Path) -> Non
 def test_without_data_the_benchmark_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setenv("TRIMTAB_DATA", str(tmp_path))
     assert bench_headline.main([]) == 0
+
+
+@pytest.mark.parametrize("needed", range(1, 30))
+@pytest.mark.parametrize("guess", [1, 4, 20])
+def test_the_fewest_replicas_are_found_from_any_guess(needed: int, guess: int) -> None:
+    asked: list[int] = []
+
+    def keeps(count: int) -> bool:
+        asked.append(count)
+        return count >= needed
+
+    assert experiment.fewest(keeps, guess, None) == needed
+    assert len(asked) == len(set(asked)) <= 16  # every question is a simulated run
+    assert experiment.fewest(lambda count: count >= needed, guess, needed) is None
+    assert experiment.fewest(lambda count: count >= needed, guess, needed + 1) == needed
