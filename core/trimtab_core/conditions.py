@@ -65,6 +65,7 @@ class Reason(StrEnum):
     PRICE_UNKNOWN = "PriceUnknown"
     KNOWN = "Known"
     PROFILE_UNKNOWN = "ProfileUnknown"
+    PROFILE_DIFFERS = "ProfileDiffers"
     # CapacityAvailable
     AVAILABLE = "Available"
     BLOCKED = "CapacityBlocked"

@@ -54,6 +54,8 @@ LEAST_SAMPLES = 12
 CONFIDENT = 0.1
 REACH = 2.0
 """Times the largest n seen, up to where an estimate must be good before it counts."""
+OTHERWISE = 0.15
+"""A written law whose steps are off by this share is wrong, whatever the measurement's error."""
 LARGEST_STEP = 0.25
 DEADBAND = 0.02
 SEEN_SECONDS = 86_400.0
@@ -209,6 +211,16 @@ class Learned:
     def confident(self) -> bool:
         """Whether the estimate may replace the prior."""
         return self.samples >= LEAST_SAMPLES and self.error <= CONFIDENT
+
+
+def differs(learned: Learned, written: Law) -> bool:
+    """Whether a step takes clearly longer or shorter than somebody wrote, at the largest n seen, beyond all doubt."""
+    if learned.law is None or not written.sound:
+        return False
+    sequences = max(1.0, learned.sequences)
+    tokens = learned.tokens_per_sequence * sequences
+    off = abs(math.log(learned.law.itl_seconds(sequences, tokens) / written.itl_seconds(sequences, tokens)))
+    return off > math.log1p(OTHERWISE)
 
 
 def begin(prior: Law) -> Learned:

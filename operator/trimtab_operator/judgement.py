@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from trimtab_core import answers, signals, units
+from trimtab_core import answers, learning, signals, units
 from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.catalog import prices, profiles
@@ -126,6 +126,13 @@ def _prices(tier: snapshots.TierState) -> Verdict:
 
 def _profiles(tier: snapshots.TierState) -> Verdict:
     missing = [variant for variant in tier.variants if variant.profile is None]
+    wrong = [variant.name for variant in tier.variants if _written_wrong(variant)]
+    if wrong and not missing:
+        message = (
+            f"Engines of {_some(wrong)} are not as fast as spec.variants[].profile says, by which is planned: "
+            "copy status.variants[].profile there, or remove it"
+        )
+        return Verdict(Type.PROFILE_KNOWN, FALSE, Reason.PROFILE_DIFFERS, message)
     if not missing:
         return Verdict(Type.PROFILE_KNOWN, TRUE, Reason.KNOWN)
     spec = missing[0].spec
@@ -133,6 +140,15 @@ def _profiles(tier: snapshots.TierState) -> Verdict:
     why = judged.reason if isinstance(judged, profiles.NoPrior) else "write all of profile"
     message = f"variant {spec.name}: {why}" + _and_others(len(missing) - 1)
     return Verdict(Type.PROFILE_KNOWN, FALSE, Reason.PROFILE_UNKNOWN, message)
+
+
+def _written_wrong(variant: snapshots.VariantState) -> bool:
+    """Whether what is planned with was written down, and engines show something else."""
+    profile, learned = variant.profile, variant.learned
+    if profile is None or learned is None or variant.spec.profile is None:
+        return False
+    law = learning.Law(profile.itl_base_seconds, profile.itl_per_sequence_seconds, profile.prefill_tokens_per_second)
+    return learning.differs(learned, law)
 
 
 def _capacity(tier: snapshots.TierState) -> Verdict:

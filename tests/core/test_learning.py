@@ -246,6 +246,17 @@ def test_the_smallest_cache_that_engines_tell_is_known_at_once() -> None:
     assert learning.observe(learned, {}).kv_tokens == 80_000
 
 
+@pytest.mark.parametrize(
+    ("factor", "wrong"),
+    [pytest.param(1.1, False, id="nearly"), pytest.param(1.3, True, id="slower"), pytest.param(0.7, True, id="faster")],
+)
+def test_a_written_law_is_wrong_when_steps_are_clearly_other_than_it_says(factor: float, wrong: bool) -> None:  # noqa: FBT001
+    law = Law(0.020 * factor, 0.0008 * factor, 8000.0 / factor)
+    known = feed(learning.begin(PRIOR), Engine(law), loads(60))
+    assert learning.differs(known, PRIOR) is wrong
+    assert not learning.differs(learning.begin(PRIOR), law), "nothing is known yet"
+
+
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 1e6)
 any_readings = st.builds(Reading, st.floats(START, START + 1e5) | numbers, numbers, numbers, numbers, numbers)
 shapes = st.none() | st.builds(Shape, numbers, numbers)

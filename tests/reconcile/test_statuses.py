@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trimtab_core import signals
+from trimtab_core import signals, units
 from trimtab_core.api import v1alpha1
 from trimtab_operator import noise
 
@@ -140,6 +140,50 @@ def test_a_price_that_nobody_knows_is_a_condition_with_the_fix() -> None:
     condition = made.cluster.condition("small", "InferenceTier", "PriceResolved")
     assert condition["status"] == "False"
     assert "set price.usdPerHour" in condition["message"]
+
+
+def learning(**profile: object) -> world.World:
+    """Replicas that take 40 ms at ten sequences, where the written profile says 30 ms and 5 % of prefill."""
+    variant = {
+        "name": "l4", "accelerator": {"type": "L4"}, "price": {"usdPerHour": "1"}, "replicas": {"min": 1, "max": 10},
+        "profile": profile,
+    }  # fmt: skip
+    made = world.World(world.tier(variants=[variant]), world.policy(), default=5.0)
+    made.metrics.itl_seconds = 0.040
+    made.cycle(24)
+    return made
+
+
+def test_what_engines_show_is_in_status_and_makes_a_wrong_profile_a_condition_with_the_fix() -> None:
+    made = learning(**world.PROFILE)
+    variant = made.cluster.statuses["InferenceTier", "default", "small"]["variants"][0]
+    assert variant["learning"]["samples"] >= 12
+    shown = {name: units.duration_seconds(variant["profile"][name]) for name in ("itlBase", "itlPerSequence")}
+    assert (shown["itlBase"] + 10.5 * shown["itlPerSequence"]) / 0.95 == pytest.approx(0.040, rel=0.05)
+    condition = made.cluster.condition("small", "InferenceTier", "ProfileKnown")
+    assert (condition["status"], condition["reason"]) == ("False", "ProfileDiffers")
+    assert "copy status.variants[].profile there" in condition["message"]
+
+
+def test_where_nothing_is_written_what_is_learned_is_planned_with_and_survives_a_restart() -> None:
+    made = learning(startup="30s")
+    assert made.cluster.condition("small", "InferenceTier", "ProfileKnown")["status"] == "True"
+    before = made.cluster.statuses["InferenceTier", "default", "small"]["variants"][0]["profile"]
+    assert made.memory.snapshot is not None
+    planned = made.memory.snapshot.tiers["default/small"].variants[0].profile
+    made.restart()
+    made.metrics.itl_seconds = None
+    made.cycle(2)
+    assert made.memory.snapshot is not None
+    assert made.memory.snapshot.tiers["default/small"].variants[0].profile == planned
+    assert made.cluster.statuses["InferenceTier", "default", "small"]["variants"][0]["profile"] == before
+
+
+def test_what_is_learned_writes_status_when_it_changes_and_not_with_every_sample() -> None:
+    made = learning(startup="30s")
+    writes = made.cluster.status_writes
+    made.cycle(20)
+    assert made.cluster.status_writes == writes
 
 
 def test_a_budget_that_is_exceeded_is_said() -> None:

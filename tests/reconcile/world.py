@@ -197,6 +197,8 @@ class FakeMetrics:
         self.failure = ""
         self.age_seconds = 2.0
         self.nan = False
+        self.itl_seconds: float | None = None
+        """What engines take for a token while they run ten sequences; None where they count nothing."""
         self.attainment = 1.0
         self.past: dict[str, tuple[tuple[float, float], ...]] = {}
         self.periods: list[tuple[float, float, float]] = []
@@ -244,10 +246,20 @@ class FakeMetrics:
         busy = {pod.name: pod.busy for pods in self.cluster.pods.values() for pod in pods}
         return {
             name: observation.EngineReading(
-                signals.Sample(busy[name], now), signals.Sample(0.0, now), signals.Sample(0.1, now)
+                signals.Sample(busy[name], now),
+                signals.Sample(0.0, now),
+                signals.Sample(0.1, now),
+                **self._counters(now),
             )
             for name in addresses
         }
+
+    def _counters(self, now: float) -> Mapping[str, Any]:
+        if self.itl_seconds is None:
+            return {}
+        ran = now - START + 3600.0
+        counted = {"gap_seconds": 10.0 * ran, "gaps": 10.0 * ran / self.itl_seconds, "prompt_tokens": 500.0 * ran}
+        return {name: signals.Sample(self._value(value), now) for name, value in counted.items()}
 
 
 class World:
