@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from trimtab_core import capacity, demand, economics, losses, quality, signals, units
+from trimtab_core import capacity, demand, economics, losses, quality, signals, surge, units
 from trimtab_core import season as seasons
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
@@ -264,7 +264,10 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
         dispersion=signals.sound(traffic.burstiness) or 1.0,
     )
     misses = cost.miss_ratio(traffic)
-    now = (forecast.mean if arrivals is None else arrivals) * misses
+    present = forecast.mean if arrivals is None else arrivals
+    if evidence is limits.Evidence.FRESH:  # a rate over a minute shows a step after a minute
+        present = surge.present(history, signals.sound(traffic.burstiness) or 1.0)
+    now = present * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
     # vanished at once mostly comes back, and sooner than replicas could.
     planned = max(now, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
