@@ -156,3 +156,14 @@ def test_a_whole_scale_down_takes_window_and_steps() -> None:
     assert waiting.memory[key("small")].fewer_since == NOW
     later = one_tier(0.5 * LOAD, ready=4, memory=VariantMemory(fewer_since=NOW - 301))
     assert guards.guard(optimizer.optimize(later), later).replicas[key("small")] == 3
+
+
+@pytest.mark.parametrize(
+    ("attainment", "expected"), [("0.95", 0.7), ("0.99", 0.825), ("0.6", 0.4)], ids=["usual", "strict", "lax"]
+)
+def test_a_stricter_promise_is_planned_for_a_rarer_demand(attainment: str, expected: float) -> None:
+    """1 - 0.3·(1 %/5 %)^⅓ = 0.825, 1 - 0.3·(40 %/5 %)^⅓ = 0.4."""
+    slo = {"e2e": {"p95": "45s"}, "attainment": attainment}
+    chat = fleets.policy("chat", (), {"all": fleets.traffic(1.0)}, spec={"slo": slo, "tiers": [{"ref": "small"}]})
+    world = fleets.snapshot((), (chat,))
+    assert problem.quantile(world, chat, problem.Settings()) == pytest.approx(expected, abs=1e-3)
