@@ -18,6 +18,7 @@ from trimtab_cli.pages import figures, page
 from trimtab_cli.preview import changes, document, side, story, table, watch
 
 _PIPE_WIDTH = 160
+_NEW = "the policy {policy} is not among the manifests before the edit, so there is no cost to compare with"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,18 +93,20 @@ def _simulated(paths: tuple[Path, ...], against: tuple[Path, ...], wish: scenari
         tiers=scenarios.tier_names(scenario),
         promised=search.wanted_attainment(scenario),
         limits=figures.strictest_limits(scenarios.routing_rules(scenario)),
-        notes=new.notes,
+        notes=new.notes if old or not against else (*new.notes, _NEW.format(policy=scenario.policy_key)),
         facts=[("Policy", scenario.policy_key), ("Seed", str(wish.seed))],
         titles=("before", "after") if before else ("planned",),
     )
 
 
-def _before(against: tuple[Path, ...], wish: scenarios.Wish, new: scenarios.Prepared) -> scenarios.Prepared:
-    """The other side, on the same requests to the policy of the same name."""
+def _before(against: tuple[Path, ...], wish: scenarios.Wish, new: scenarios.Prepared) -> scenarios.Prepared | None:
+    """The other side, on the same requests to the policy of the same name; None where that policy is new."""
     asked = scenarios.Wish(**{**_fields(wish), "policy": new.scenario.policy_key})
     try:
         return scenarios.prepare(against, asked, new.scenario.trace)
-    except (manifests.ManifestError, world.ScenarioError) as error:
+    except world.ScenarioError:
+        return None
+    except manifests.ManifestError as error:
         raise manifests.ManifestError(f"--against: {error}") from error
 
 

@@ -147,3 +147,14 @@ def test_a_wrong_argument_is_named_in_one_line(tmp_path: Path, arguments: list[s
     assert result.exit_code == 2
     assert message in result.output
     assert result.output.count("\n") == 1
+
+
+def test_a_policy_that_is_new_is_planned_alone_and_the_change_is_told(tmp_path: Path) -> None:
+    before, after = samples.manifests(tmp_path, policy=""), samples.manifests(tmp_path, name="edited")
+
+    result = run("-f", after, "--against", before, "--trace", samples.trace(tmp_path))
+
+    assert result.exit_code == 0, result.output
+    assert "note: the policy default/chat is not among the manifests before the edit" in result.output
+    assert cells(result, "RoutingPolicy default/chat") == ["absent", "there"]
+    assert cells(result, "cost per hour") == ["$9.00"]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trimtab_cli import manifests
 from trimtab_cli.preview import changes, watch
 from trimtab_core.planning.plan import Code, Reason, VariantKey
@@ -123,3 +127,21 @@ def test_what_stays_as_it_is_is_kept_once() -> None:
 
     assert notes[2].replicas is notes[0].replicas
     assert [one.at_s for one in notes] == [0.0, 1.0, 2.0]
+
+
+@given(
+    counts=st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    gaps=st.lists(st.floats(1.0, 2000.0), min_size=30, max_size=30),
+)
+def test_the_dearest_hour_lies_between_the_mean_and_the_dearest_moment(counts: list[int], gaps: list[float]) -> None:
+    times = [0.0, *itertools.accumulate(gaps)][: len(counts)]
+    moments = [moment(at, count) for at, count in zip(times, counts, strict=True)]
+    duration_s = times[-1] + gaps[-1]
+
+    dearest = watch.dearest_hour(moments, duration_s, [L4.tier])
+
+    mean, _ = watch.mean_replicas(moments, duration_s)[L4]
+    assert dearest <= 2.0 * max(counts) + 1e-6
+    # Whole hours cover the run, the last one partly: one of them is at least as dear as their mean.
+    hours = max(1.0, math.ceil(duration_s / 3600))
+    assert dearest >= 2.0 * mean * min(1.0, duration_s / (3600 * hours)) - 1e-6
