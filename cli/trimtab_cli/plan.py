@@ -55,8 +55,8 @@ def command(
     Exit code 0: the SLO and all budgets are kept. 1: one of them would break. 2: something can't be used.
     """
     wish = scenarios.Wish(**load)
-    if prometheus and wish.trace_file is not None:
-        raise failure.Usage("--prometheus and --trace exclude each other: give the one to plan for")
+    if prometheus:
+        _require_no_load(wish)
     for option, path in (("--json", json_file), ("--html", html_file)):
         scenarios.require_writable(option, path)
     with scenarios.told(debug=debug):
@@ -67,6 +67,21 @@ def command(
         scenarios.write("--html", html_file, page.render(story.build_page(told)))
     if told.after.broken:
         raise failure.Finding(f"{story.verdict(told)}: {told.after.broken[0]}")
+
+
+def _require_no_load(wish: scenarios.Wish) -> None:
+    """The demand is that of Prometheus: options of a trace would be of no effect. Raises failure.Usage."""
+    given = {
+        "--trace": wish.trace_file is not None,
+        "--minutes": wish.minutes is not None,
+        "--speed": wish.speed != 1.0,
+        "--scale": wish.scale != 1.0,
+        "--faults": wish.faults_file is not None,
+        "--policy": bool(wish.policy),
+    }
+    wrong = [name for name, there in given.items() if there]
+    if wrong:
+        raise failure.Usage(f"--prometheus and {wrong[0]} exclude each other: give the one to plan for")
 
 
 def _planned(paths: tuple[Path, ...], against: tuple[Path, ...], url: str) -> story.Story:

@@ -128,6 +128,14 @@ def test_a_prometheus_that_refuses_is_told_in_one_line(tmp_path: Path, status: i
     assert result.output.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--minutes", "--scale", "--speed", "--policy", "--faults"])
+def test_options_of_a_trace_are_refused_as_they_would_have_no_effect(tmp_path: Path, option: str) -> None:
+    result = run("-f", samples.manifests(tmp_path), "--prometheus", "http://127.0.0.1:9", option, "2")
+
+    assert result.exit_code == 2
+    assert f"--prometheus and {option} exclude each other" in result.output
+
+
 def test_an_address_that_is_none_is_named(tmp_path: Path) -> None:
     result = run("-f", samples.manifests(tmp_path), "--prometheus", "prometheus:9090")
 
