@@ -64,6 +64,8 @@ _ENOUGH = 0.002
 """Where no fleet keeps the promise: attainment this near to the best reachable counts as reached."""
 _SURE = 0.003
 """Where one setting alone is simulated, it must look this much better than what is promised."""
+_HOPELESS = 0.02
+"""Where all look so much worse than what is promised, one is simulated, to its end."""
 _MORE = 4
 """Further settings that are simulated if none has kept the promise."""
 _WORSE = 0.10
@@ -274,7 +276,7 @@ class _Bench:
 
     def _sweep(self, grid: settings.Grid, tries: int) -> Search:
         ground = settings.make(self._lab, self.routing, self._rungs[self._first])
-        return (yield from sweep(self._lab, self._screen.look, list(grid(ground)), tries))
+        return (yield from sweep(self._lab, self._screen.look, settings.controllers(grid, ground), tries))
 
     def _calibrate(self, run: Run) -> int:
         self._screen.calibrate(self._make(self._rungs[self._first], None).controller, run.slo_attainment)
@@ -379,8 +381,11 @@ def sweep(
     while at is not None and (tried < tries or (kept is None and tried < tries + _MORE)):
         left.remove(at)
         stop = world.Stop(misses=lab.misses, usd=None if kept is None else kept.cost_usd)
-        run = yield Task(copy.deepcopy(controllers[at]), stop)
+        hopeless = kept is None and all(one.attainment < lab.attainment - _HOPELESS for one in looks)
+        run = yield Task(copy.deepcopy(controllers[at]), None if hopeless else stop)
         tried += 1
+        if hopeless and tried >= tries and _misses(run) > lab.misses:
+            return _noted(run, _none(tried, len(controllers)))
         if not run.aborted and _misses(run) <= lab.misses:
             kept = run if kept is None or run.cost_usd < kept.cost_usd else kept
             at = _cheaper(left, looks, at)
@@ -389,12 +394,19 @@ def sweep(
             at = _safer(left, looks, at)
         if at is None and left:
             at = _first(left, looks, wanted)
-    told = f"{tried} simulated of {len(controllers)} settings, chosen by a look at each in a fluid model"
     if kept is not None:
-        return _noted(kept, f"best of {told}")
+        return _noted(kept, f"best of {_chosen(tried, len(controllers))}")
     assert furthest is not None
     run = yield Task(copy.deepcopy(controllers[furthest[1]]))
-    return _noted(run, f"none of {told}, keeps the SLO: the one that came nearest")
+    return _noted(run, _none(tried, len(controllers)))
+
+
+def _chosen(tried: int, count: int) -> str:
+    return f"{tried} simulated of {count} settings, chosen by a look at each in a fluid model"
+
+
+def _none(tried: int, count: int) -> str:
+    return f"none of {_chosen(tried, count)}, keeps the SLO: the one that came nearest"
 
 
 def _first(left: Sequence[int], looks: Sequence[screen.Estimate], wanted: float) -> int:
@@ -424,9 +436,9 @@ def single_type(lab: laboratory.Laboratory) -> Search:
     for accelerator in found:
         part = best_gpu.restrict(lab.scenario, accelerator)
         stop = world.Stop(misses=lab.misses, usd=None if kept is None else kept.cost_usd)
-        task = Task(best_gpu.BestGpu(accelerator), stop, part.tiers, part.policies)
+        task = Task(best_gpu.BestGpu(accelerator), stop if len(found) > 1 else None, part.tiers, part.policies)
         run = yield dataclasses.replace(task, controller=best_gpu.BestGpu(accelerator))
-        if not run.aborted and _misses(run) <= lab.misses:
+        if not run.aborted and (_misses(run) <= lab.misses or len(found) == 1):
             kept = run
         elif furthest is None or run.requests > furthest[0]:
             furthest = (run.requests, task)

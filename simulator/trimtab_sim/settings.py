@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from trimtab_core import capacity
 from trimtab_core.planning.plan import VariantKey
 
-from trimtab_sim import control, laboratory
-from trimtab_sim.baselines import hpa, keda, knative, last_value, routes, wva
+from trimtab_sim import laboratory
+from trimtab_sim.baselines import autoscaled, hpa, keda, knative, last_value, routes, wva
 
 WAITING = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Waiting requests per pod that are tried as the HPA's target."""
@@ -27,7 +27,7 @@ MAXIMA = (1.0, 1.5)
 """maxReplicas, as multiples of the static peak's count: who runs an autoscaler knows his peak."""
 WINDOWS = (300.0, 60.0)
 """Scale-down windows in seconds: the default, and a quicker one."""
-FACTORS = (0.9, 1.0, 1.1, 1.2, 1.35, 1.5)
+FACTORS = (0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0)
 """Of the last value."""
 KV_DEFAULT = 0.80
 UNBOUNDED = 10
@@ -70,18 +70,20 @@ class Ground:
         return {key: float(f"{max(share * value, 0.01):.3g}") for key, value in self.running.items()}
 
 
-Grid = Callable[[Ground], Iterator[control.Controller]]
+Scaling = autoscaled.Autoscaled | wva.Wva
+"""A controller that grows and shrinks."""
+Grid = Callable[[Ground], Iterator[Scaling]]
 """Makes a new controller for each setting of a baseline."""
 
 
-def waiting(ground: Ground) -> Iterator[control.Controller]:
+def waiting(ground: Ground) -> Iterator[Scaling]:
     """HPAs on waiting requests."""
     for low, high, target in itertools.product(MINIMA, MAXIMA, WAITING):
         settings = hpa.HpaSettings(target)
         yield hpa.HpaOnQueue(ground.bounds(low, high), settings, shorten=ground.shorten, routing=ground.routing)
 
 
-def running(ground: Ground) -> Iterator[control.Controller]:
+def running(ground: Ground) -> Iterator[Scaling]:
     """HPAs on running requests."""
     for low, window, share in itertools.product(MINIMA[:3], WINDOWS, SHARES):
         settings = {
@@ -91,7 +93,7 @@ def running(ground: Ground) -> Iterator[control.Controller]:
         yield hpa.HpaOnRunning(bounds, settings, shorten=ground.shorten, routing=ground.routing)
 
 
-def scaled_objects(ground: Ground) -> Iterator[control.Controller]:
+def scaled_objects(ground: Ground) -> Iterator[Scaling]:
     """KEDA; only one whose tiers may sleep is tried with a minimum of zero."""
     least = [0, 1] if _may_sleep(ground) else [1]
     for (low, floor), window, share in itertools.product(
@@ -104,7 +106,7 @@ def scaled_objects(ground: Ground) -> Iterator[control.Controller]:
         yield keda.Keda(bounds, settings, shorten=ground.shorten, routing=ground.routing)
 
 
-def concurrency(ground: Ground) -> Iterator[control.Controller]:
+def concurrency(ground: Ground) -> Iterator[Scaling]:
     """Knative; targets such that its utilisation of them aims at the shares."""
     tick = max(2.0, ground.lab.scenario.settings.scrape_interval)
     for low, share in itertools.product(MINIMA[:4], SHARES):
@@ -116,7 +118,7 @@ def concurrency(ground: Ground) -> Iterator[control.Controller]:
         yield knative.Knative(bounds, settings, shorten=ground.shorten, routing=ground.routing)
 
 
-def tokens(ground: Ground) -> Iterator[control.Controller]:
+def tokens(ground: Ground) -> Iterator[Scaling]:
     """WVA over all variants of the tiers in use: its default KV threshold, and those at which the promise holds."""
     bounds = {
         VariantKey(key.tier, variant.name): _wva_bounds(ground, key, variant.name)
@@ -149,7 +151,7 @@ def _kv_share(ground: Ground, key: VariantKey) -> float:
     return min(1.0, used / wva.WvaSettings().up)
 
 
-def last_values(ground: Ground) -> Iterator[control.Controller]:
+def last_values(ground: Ground) -> Iterator[Scaling]:
     """Factors of the last value."""
     policy = ground.lab.scenario.policy_key
     interval = last_value.interval_seconds(ground.lab.snapshot, policy)
@@ -162,6 +164,14 @@ def _may_sleep(ground: Ground) -> bool:
     """Whether the manifests let every tier in use go to zero."""
     tiers = {key.tier for key in ground.peak}
     return bool(tiers) and all(ground.lab.snapshot.tiers[key].spec.scaling.scale_to_zero is not None for key in tiers)
+
+
+def controllers(grid: Grid, ground: Ground) -> list[Scaling]:
+    """A new controller for each setting; all start with the static peak's replicas."""
+    found = list(grid(ground))
+    for each in found:
+        each.start = ground.peak
+    return found
 
 
 def make(lab: laboratory.Laboratory, routing: routes.Routing, peak: Counts) -> Ground:

@@ -51,7 +51,7 @@ def kept(run: report.Run, scenario: world.Scenario, retention: float) -> bool:
     return run.slo_attainment >= laboratory.Laboratory(scenario).attainment and run.quality_retention >= retention
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_no_controller_that_keeps_the_promise_costs_less(seed: int) -> None:
     rng = random.Random(seed)
     retention = rng.choice([0.80, 0.90, 0.97])
@@ -59,12 +59,12 @@ def test_no_controller_that_keeps_the_promise_costs_less(seed: int) -> None:
         scenarios.tier("small", "0.60", [scenarios.variant("l4", f"{rng.uniform(0.5, 4):.2f}")]),
         scenarios.tier("large", "0.80", [scenarios.variant("h100", "8.00", speed=rng.uniform(0.8, 2.5))]),
     )
-    trace = scenarios.flat_trace(minutes=3, rps=rng.uniform(2, 14), seed=seed)
+    trace = scenarios.flat_trace(minutes=2, rps=rng.uniform(2, 14), seed=seed)
     spec = {"objective": {"qualityRetention": f"{retention}"}}
     scenario = scenarios.scenario(trace, tiers=tiers, policy_spec=spec, prologue=60.0)
     mixed = routes.Routing({"default/chat": {"default": {"default/small": 0.3, "default/large": 0.7}}})
     controllers = [
-        *everything_on([1, 2, 4, 7, 11, 16]),
+        *everything_on([1, 3, 6, 11, 16]),
         baselines.HpaOnRunning({LARGE: (1, 8)}, hpa.HpaSettings(20.0)),
         baselines.StaticPeak({LARGE: 2, SMALL: 1}, mixed),
         control.Trimtab(),
@@ -87,12 +87,12 @@ def test_it_is_near_to_what_a_full_fleet_can_do() -> None:
         scenarios.tier("large", "0.80", [scenarios.variant("h100", "8.00", replicas={"min": 1, "max": 99})]),
     )
     scenario = scenarios.scenario(
-        scenarios.flat_trace(minutes=5, rps=40.0), tiers=tiers, policy_spec=spec, prologue=30.0
+        scenarios.flat_trace(minutes=3, rps=40.0), tiers=tiers, policy_spec=spec, prologue=30.0
     )
 
     costs = [
         run.cost_usd
-        for run in (world.simulate(scenario, one) for one in everything_on([20, 22, 24, 26]))
+        for run in (world.simulate(scenario, one) for one in everything_on([20, 22, 24]))
         if kept(run, scenario, 0.0)
     ]
     bound = oracle.optimum(scenario)

@@ -221,6 +221,15 @@ def test_where_nothing_keeps_the_slo_the_one_that_came_nearest_is_shown_whole() 
     assert len(asked) == 4
 
 
+def test_where_all_look_hopeless_one_is_run_to_its_end() -> None:
+    truth = [(0.50, 1.0), (0.90, 5.0), (0.80, 3.0)]
+
+    found, asked = swept(truth, truth, 1)
+
+    assert (found.slo_attainment, found.aborted) == (0.90, "")
+    assert [task.stop for task in asked] == [None]
+
+
 def test_the_promise_is_the_policys_or_the_tiers() -> None:
     spec = {"slo": {"e2e": {"p95": "5s"}, "attainment": "0.9"}}
 
@@ -232,7 +241,8 @@ def test_every_grid_makes_controllers_of_its_baseline() -> None:
     ground = settings.make(LAB, search.routes.BEST, {LARGE: 4})
 
     for name, grid in search._GRIDS.items():
-        made = list(grid(ground))
+        made = settings.controllers(grid, ground)
+        assert all(one.initial(LAB.snapshot)[LARGE] == 4 for one in made)
         assert {one.name for one in made} == {name}
         assert len({one.settings for one in made}) > 3
 

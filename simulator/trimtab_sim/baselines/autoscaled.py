@@ -31,6 +31,9 @@ class Autoscaled(ABC):
     """
 
     name = ""
+    start: Mapping[VariantKey, int] = {}
+    """Replicas that are ready when the run begins, the minima where it says nothing. A run's prologue would else begin
+    with a backlog that no autoscaler ever has to deal with, and some never get rid of."""
 
     def __init__(self, bounds: routes.Bounds, what: str, interval: float, routing: routes.Routing) -> None:
         self._bounds = bounds
@@ -46,8 +49,8 @@ class Autoscaled(ABC):
         return self._interval
 
     def initial(self, snapshot: Snapshot) -> Mapping[VariantKey, int]:
-        """The minimum of each; the prologue lets them grow."""
-        counts = {key: low for key, (low, _) in self._bounds.items()}
+        """What it starts with, within its bounds."""
+        counts = {key: min(max(self.start.get(key, low), low), high) for key, (low, high) in self._bounds.items()}
         return dict(routes.plan(snapshot, counts, self._routing).replicas)
 
     def step(self, snapshot: Snapshot) -> Orders:

@@ -107,6 +107,8 @@ class Wva:
     """
 
     name = "wva"
+    start: Mapping[VariantKey, int] = {}
+    """Replicas that are ready when the run begins; see ``autoscaled``."""
 
     def __init__(
         self,
@@ -131,8 +133,8 @@ class Wva:
         return INTERVAL_SECONDS / self._shorten
 
     def initial(self, snapshot: Snapshot) -> Mapping[VariantKey, int]:
-        """The minima, and one of the cheapest variant of a tier that would have none."""
-        counts = {key: low for key, (low, _) in self._bounds.items()}
+        """What it starts with, within its bounds, and one of the cheapest variant of a tier that would have none."""
+        counts = {key: min(max(self.start.get(key, low), low), high) for key, (low, high) in self._bounds.items()}
         for tier in sorted({key.tier for key in counts}):
             keys = [key for key in counts if key.tier == tier]
             if not any(counts[key] for key in keys):
