@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEAD = """Every scenario replays a trace in simulated time: Trimtab's shipped planner, guards, weights and routing, on
-the manifests named, beside baselines in their cheapest setting that keeps the SLO ([how they are
-searched](decisions/0010-baselines.md)). Replicas behave as their profiles say, so the tables compare decisions, not
-engines; how near the simulated replica is to a measured one stands under *fidelity*. Prices are list prices. A saving
-counts as met only where Trimtab itself keeps the SLO, and is taken against the cheapest of the baselines named that
-keeps it too. Settings of baselines are the best in hindsight; Trimtab's are those of its manifests. Times are
-simulated: no number depends on the machine, except where the planner's solver is stopped by its time limit before its
-optimum is proven.
+the manifests named, beside baselines in their cheapest setting that keeps the SLO, found by simulating their settings
+on the same trace. Replicas behave as their profiles say, so the tables compare decisions, not engines; how near the
+simulated replica is to a measured one stands under *fidelity*. Prices are list prices. A saving counts as met only
+where Trimtab itself keeps the SLO, and is taken against the cheapest of the baselines named that keeps it too.
+Settings of baselines are the best in hindsight; Trimtab's are those of its manifests. Regret is the cost above that
+of an [offline optimum](decisions/0010-the-oracle.md), which knows every arrival; wrong-way moves and reversals are
+[defined](decisions/0011-faults-and-conduct.md) by the truth, not by what a controller saw. Times are simulated: no
+number depends on the machine, except where the planner's solver is stopped by its time limit before its optimum is
+proven.
 """
 _COLUMNS = (
     "run",

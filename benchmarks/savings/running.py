@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trimtab_cli import manifests
 from trimtab_sim import control, faults, oracle, search, world
-from trimtab_sim.report import Run
+from trimtab_sim.report import Point, Run
 from trimtab_sim.workload import Trace
 
 from savings import schema, sources
@@ -57,36 +59,56 @@ def baselines_of(scenario: schema.Scenario) -> tuple[str, ...]:
     return tuple(search.NAMES) if scenario.baselines == "all" else tuple(scenario.baselines)
 
 
-def run(scenario: schema.Scenario, folder: pathlib.Path, data: pathlib.Path) -> Outcome:
+def run(
+    scenario: schema.Scenario, folder: pathlib.Path, data: pathlib.Path, known: Mapping[str, Run] | None = None
+) -> Outcome:
     """Run everything that the scenario asks for.
 
     Args:
         scenario: what to run.
         folder: of the scenario's file; manifests are found from there.
         data: where traces are.
+        known: baselines by name, of an earlier run of the same scenario; they are not run again.
 
     Raises:
         ScenarioFileError, ManifestError, FaultError, TraceError, ScenarioError: saying what can't be used.
     """
     trace = sources.load(scenario, data)
-    names = baselines_of(scenario)
     simulated = _world(scenario, paths(scenario.manifests, folder), trace)
     runs = {TRIMTAB: world.simulate(simulated, control.Trimtab())}
     for name, other in scenario.beside.items():
-        run_ = world.simulate(_world(scenario, paths(other, folder), trace), control.Trimtab())
-        runs[name] = dataclasses.replace(run_, controller=name)
-    for best in search.run_baselines(simulated, names):
-        runs[best.controller] = best
-    for best in search.run_baselines(simulated, scenario.by_mean_weights, routing=search.MEAN):
-        runs[f"{best.controller} by mean weights"] = best
+        there = _world(scenario, paths(other, folder), trace)
+        runs[name] = dataclasses.replace(world.simulate(there, control.Trimtab()), controller=name)
+    runs |= _baselines(scenario, simulated) if known is None else known
     found = oracle.optimum(simulated) if scenario.oracle else None
     if found is not None:
         runs = {
             name: one if name in scenario.beside else dataclasses.replace(one, regret=oracle.regret(one, found))
             for name, one in runs.items()
         }
-    wanted = search.wanted_attainment(simulated)
-    return Outcome(scenario, trace.source, len(trace), trace.duration_s, wanted, runs, found)
+    ours, wanted = runs[TRIMTAB], search.wanted_attainment(simulated)
+    return Outcome(scenario, trace.source, ours.requests, ours.duration_s, wanted, runs, found)
+
+
+def _baselines(scenario: schema.Scenario, simulated: world.Scenario) -> dict[str, Run]:
+    """Each baseline in its best setting, by name."""
+    runs = {one.controller: one for one in search.run_baselines(simulated, baselines_of(scenario))}
+    weighed = search.run_baselines(simulated, scenario.by_mean_weights, routing=search.MEAN)
+    return runs | {f"{one.controller} by mean weights": one for one in weighed}
+
+
+def fingerprint(scenario: schema.Scenario, folder: pathlib.Path) -> str:
+    """What baselines depend on, in short: fleet, load, faults and seed, and not what is said or wanted of them."""
+    told = scenario.model_dump_json(exclude={"shows", "not_shown", "targets", "oracle"})
+    files = [file for path in paths(scenario.manifests, folder) for file in sorted(path.glob("*")) or [path]]
+    return hashlib.sha256("\n".join([told, *(file.read_text() for file in files)]).encode()).hexdigest()
+
+
+def revived(told: Mapping[str, Any]) -> Run:
+    """A run from what ``Run.to_dict`` told of it, without its decisions."""
+    fields = {field.name: told[field.name] for field in dataclasses.fields(Run) if field.name in told}
+    points = tuple(Point(**point) for point in told["series"])
+    return Run(**{**fields, "series": points, "notes": tuple(told["notes"]), "decisions": ()})
 
 
 def paths(given: schema.Manifests, folder: pathlib.Path) -> list[pathlib.Path]:

@@ -80,6 +80,25 @@ def test_equal_seeds_give_equal_results(folder: Path) -> None:
     assert (folder / "one.json").read_text() == (folder / "two.json").read_text()
 
 
+def test_ours_alone_takes_baselines_from_the_file_while_the_scenario_is_the_same(folder: Path) -> None:
+    file, scenario = folder / "flat.yaml", folder / "out.json"
+    file.write_text(file.read_text() + "baselines: [static-peak]\n")
+    bench(folder, "--only", "flat")
+    found = json.loads(scenario.read_text())
+    static = next(one for one in found["scenarios"][0]["runs"] if one["name"] == "static-peak")
+    static["cost_usd"] = 99.0  # tells it from one that was run
+    scenario.write_text(json.dumps(found))
+    bench(folder, "--only", "flat", "--ours")
+    assert costs(scenario)["static-peak"] == 99.0
+    file.write_text(file.read_text().replace("rps: 2", "rps: 3"))
+    bench(folder, "--only", "flat", "--ours")
+    assert costs(scenario)["static-peak"] != 99.0
+
+
+def costs(file: Path) -> dict[str, float]:
+    return {one["name"]: one["cost_usd"] for one in json.loads(file.read_text())["scenarios"][0]["runs"]}
+
+
 def test_a_scenario_run_again_replaces_itself_alone(folder: Path) -> None:
     file = folder / "out.json"
     bench_savings.write(file, [result("flat", 1.0), result("gone", 2.0)])
