@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from trimtab_core import recall, units
-from trimtab_core.planning.plan import Decision
 
 from trimtab_cli import failure, progress, scenarios
-from trimtab_cli.explanation import account, from_file, from_run
-from trimtab_cli.pages import wording
+from trimtab_cli.explanation import choice, from_file, from_run
 
-_PIPE_WIDTH = 200
 _USAGE = "write `tier NAME`, `policy NAME`, a JSON file, or -f DIR --trace FILE --at 12m"
 _KINDS = ("tier", "policy")
 _OBJECT = 2
@@ -66,7 +60,8 @@ def command(
     From a cluster's status, from the JSON file of a simulation or demo, or from a simulation that is run again up to
     the moment in question. Exit code 0: explained. 1: there is no such decision. 2: something can't be used.
     """
-    chosen = _Choice(at_s, rest.pop("tier"), rest.pop("back"), list_all=rest.pop("list_all"), as_json=as_json)
+    which = {name: rest.pop(name) for name in ("tier", "back", "list_all")}
+    chosen = choice.Choice(at_s=at_s, as_json=as_json, **which)
     namespace, kubeconfig = rest.pop("namespace"), rest.pop("kubeconfig")
     if bool(what) == bool(paths):
         raise failure.Usage(f"nothing to explain: {_USAGE}" if not what else f"two things to explain: {_USAGE}")
@@ -80,63 +75,10 @@ def command(
         raise failure.Usage(f"{' '.join(what)}: {_USAGE}")
 
 
-class _Choice:
-    """Which decision is wanted, and how it is printed."""
-
-    def __init__(self, at_s: float | None, tier: str, back: int, *, list_all: bool, as_json: bool) -> None:
-        self.at_s = at_s
-        self.tier = tier
-        self.list_all = list_all
-        self._back = back
-        self._as_json = as_json
-
-    def kept(self, decisions: Sequence[Decision]) -> list[Decision]:
-        """The decisions that are in question."""
-        return [
-            one
-            for one in decisions
-            if (self.at_s is None or one.time <= self.at_s)
-            and (not self.tier or self.tier in {one.tier, one.tier.rpartition("/")[2]})
-        ]
-
-    def one(self, decisions: Sequence[Decision]) -> Decision | None:
-        """The one that is wanted; None where there is none."""
-        kept = self.kept(decisions)
-        return kept[-1 - self._back] if len(kept) > self._back else None
-
-    def show(self, told: account.Account) -> None:
-        """Print an account."""
-        if self._as_json:
-            click.echo(json.dumps(told.to_dict(), indent=1, ensure_ascii=False))
-        else:
-            account.show(_console(), told)
-
-    def list(self, decisions: Sequence[Decision], clock: Any = wording.clock) -> None:  # noqa: ANN401 (a function)
-        """Print all that are in question."""
-        kept = [(clock(one.time), one) for one in self.kept(decisions)]
-        if self._as_json:
-            told = [
-                {"time": time, "tier": one.tier, "action": one.action, "reasons": one.reasons} for time, one in kept
-            ]
-            click.echo(json.dumps(told, indent=1, ensure_ascii=False))
-        else:
-            account.listing(_console(), kept)
-
-    def missing(self, count: int) -> failure.Finding:
-        """There is no such decision."""
-        about = f" about {self.tier}" if self.tier else ""
-        until = f" up to {wording.clock(self.at_s)}" if self.at_s is not None else ""
-        return failure.Finding(f"no such decision{about}{until}: there are {count} in all; see --list")
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-
-
-def _from_file(path: Path, chosen: _Choice) -> None:
+def _from_file(path: Path, chosen: choice.Choice) -> None:
     decisions, run = from_file.read(path)
     if chosen.list_all:
-        chosen.list(decisions)
+        chosen.tell_all(decisions)
         return
     found = chosen.one(decisions)
     if found is None:
@@ -144,14 +86,14 @@ def _from_file(path: Path, chosen: _Choice) -> None:
     chosen.show(from_file.tell(path, found, run))
 
 
-def _from_cluster(what: Sequence[str], namespace: str, kubeconfig: str, chosen: _Choice) -> None:
+def _from_cluster(what: Sequence[str], namespace: str, kubeconfig: str, chosen: choice.Choice) -> None:
     from trimtab_cli.explanation import from_cluster  # needs the operator's libraries
 
     if chosen.at_s is not None:
         raise failure.Usage("--at counts from the start of a run; of a tier or policy choose with --back or --list")
     found = from_cluster.read(what[0], namespace, what[1], kubeconfig)
     if chosen.list_all:
-        chosen.list(found.decisions, recall.rfc3339)
+        chosen.tell_all(found.decisions, recall.rfc3339)
         return
     decision = chosen.one(found.decisions)
     if decision is None:
@@ -159,14 +101,14 @@ def _from_cluster(what: Sequence[str], namespace: str, kubeconfig: str, chosen: 
     chosen.show(from_cluster.tell(found, decision))
 
 
-def _from_run(paths: tuple[Path, ...], wish: scenarios.Wish, chosen: _Choice, *, debug: bool) -> None:
+def _from_run(paths: tuple[Path, ...], wish: scenarios.Wish, chosen: choice.Choice, *, debug: bool) -> None:
     with scenarios.told(debug=debug):
         scenario = scenarios.prepare(paths, wish).scenario
         at_s = scenario.trace.duration_s if chosen.at_s is None else chosen.at_s
         with progress.meter("up to the decision", 1) as meter:
             seen = from_run.run(scenario, at_s, meter.run("trimtab"))
     if chosen.list_all:
-        chosen.list(seen.decisions)
+        chosen.tell_all(seen.decisions)
         return
     decision = chosen.one(seen.decisions)
     if decision is None and (chosen.tier or seen.decisions):
