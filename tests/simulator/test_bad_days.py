@@ -258,7 +258,7 @@ def test_at_night_nothing_runs_and_who_calls_is_held_until_something_does() -> N
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a rate over a minute shows a crowd within a minute only, and shares leave a swamped tier by a tenth a cycle",
+    reason="who queued before the new replicas came is served first, and what is kept for the rest is too little",
 )
 def test_a_crowd_of_ten_times_as_many_is_met_within_start_up_and_two_intervals() -> None:
     day = spend("flashCrowd: [{from: 5m, until: 10m, factor: 10}]", rps=1.2)
@@ -267,14 +267,19 @@ def test_a_crowd_of_ten_times_as_many_is_met_within_start_up_and_two_intervals()
     assert day.attainment(300 + STARTUP + 2 * INTERVAL, 600) >= 0.95
 
 
-TURNING = pytest.mark.xfail(strict=True, reason="plans for a flat load go up and down with the noise of its rate")
-
-
 @pytest.mark.parametrize(
     ("text", "course", "fleet"),
     [
-        pytest.param("", "flat", "plain", id="calm", marks=TURNING),
-        pytest.param(WAVES, "flat", "spot", id="waves", marks=TURNING),
+        pytest.param("", "flat", "plain", id="calm"),
+        pytest.param(
+            WAVES,
+            "flat",
+            "spot",
+            id="waves",
+            marks=pytest.mark.xfail(
+                strict=True, reason="what replaces lost spot replicas is ordered and given back twice"
+            ),
+        ),
         pytest.param("metricLoss: [{from: 2m, until: 12m, of: All}]", "fall", "plain", id="blackout"),
     ],
 )
