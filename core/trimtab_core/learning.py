@@ -38,6 +38,10 @@ PRIOR_DEVIATION: Row = (0.25, 0.4, 0.4)
 LOWEST: Row = (0.2, 0.0, 0.2)
 HIGHEST: Row = (5.0, 5.0, 5.0)
 """Multiples of the prior between which the unknowns are looked for."""
+ANY_DEVIATION: Row = (1.0, 1.0, 1.0)
+ANY_LOWEST: Row = (0.02, 0.0, 0.02)
+ANY_HIGHEST: Row = (20.0, 20.0, 20.0)
+"""The same for a model of which nothing is known, whose prior is ``ANY``."""
 DRIFT_PER_HOUR = 0.05
 """Standard deviation of the random walk after an hour, as a share of the prior."""
 LEAST_NOISE, MOST_NOISE = 0.03, 0.15
@@ -139,6 +143,10 @@ class Law:
         return decode + tokens_per_step / self.prefill_tokens_per_second
 
 
+ANY = Law(0.015, 0.0003, 15_000.0)
+"""Somewhere in the middle of what GPUs do: the prior of a model that the catalogue can't tell the size of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """What one engine did between two readings.
@@ -194,6 +202,19 @@ class Learned:
     updated_at: float | None = None
 
     @property
+    def deviation(self) -> Row:
+        """How far the prior may be off."""
+        return ANY_DEVIATION if self.prior == ANY else PRIOR_DEVIATION
+
+    def bounded(self, values: tuple[float, ...]) -> Row | None:
+        """Multiples within their bounds; None if one is no number."""
+        if not all(math.isfinite(value) for value in values):
+            return None
+        lowest, highest = (ANY_LOWEST, ANY_HIGHEST) if self.prior == ANY else (LOWEST, HIGHEST)
+        a, b, c = (min(max(value, low), high) for value, low, high in zip(values, lowest, highest, strict=True))
+        return a, b, c
+
+    @property
     def estimate(self) -> Law:
         """The estimate as it is, believed or not."""
         a, b, c = self.multiples
@@ -225,7 +246,7 @@ def differs(learned: Learned, written: Law) -> bool:
 
 def begin(prior: Law) -> Learned:
     """Nothing learned yet. ``prior`` must be sound."""
-    return Learned(prior, covariance=_diagonal(PRIOR_DEVIATION))
+    return Learned(prior, covariance=_diagonal(Learned(prior).deviation))
 
 
 def resume(prior: Law, law: Law, *, error: float, sequences: float, samples: int) -> Learned:
@@ -233,7 +254,8 @@ def resume(prior: Law, law: Law, *, error: float, sequences: float, samples: int
 
     Numbers that can't be used begin anew.
     """
-    multiples = _clamped(
+    known = begin(prior)
+    multiples = known.bounded(
         (
             law.itl_base_seconds / prior.itl_base_seconds,
             law.itl_per_sequence_seconds / max(prior.itl_per_sequence_seconds, 1e-9),
@@ -243,11 +265,11 @@ def resume(prior: Law, law: Law, *, error: float, sequences: float, samples: int
         else (math.nan, math.nan, math.nan)
     )
     if multiples is None:
-        return begin(prior)
+        return known
     deviation = max(0.05, 2.0 * max(0.0, error))
-    a, b, c = (min(deviation * multiple, most) for multiple, most in zip(multiples, PRIOR_DEVIATION, strict=True))
+    a, b, c = (min(deviation * multiple, most) for multiple, most in zip(multiples, known.deviation, strict=True))
     return dataclasses.replace(
-        begin(prior),
+        known,
         multiples=multiples,
         covariance=_diagonal((a, b, c)),
         samples=max(0, min(samples, LEAST_SAMPLES)),
@@ -322,7 +344,7 @@ def update(learned: Learned, interval: Interval) -> Learned:
     if innovation * innovation > GATE * variance:
         return _outlier(learned, 1.0 + innovation)
     gain = (spread[0] / variance, spread[1] / variance, spread[2] / variance)
-    multiples = _clamped(tuple(m + g * innovation for m, g in zip(learned.multiples, gain, strict=True)))
+    multiples = learned.bounded(tuple(m + g * innovation for m, g in zip(learned.multiples, gain, strict=True)))
     if multiples is None:
         return learned
     measured = learned.noise + 0.05 * (innovation * innovation * noise / variance - noise)
@@ -346,11 +368,11 @@ def _outlier(learned: Learned, factor: float) -> Learned:
     run = (*same_side, factor) if len(same_side) == len(learned.outliers) else (factor,)
     if len(run) < RUN:
         return dataclasses.replace(learned, outliers=run)
-    moved = _clamped(tuple(multiple * statistics.median(run) for multiple in learned.multiples))
+    moved = learned.bounded(tuple(multiple * statistics.median(run) for multiple in learned.multiples))
     return dataclasses.replace(
         learned,
         multiples=moved or learned.multiples,
-        covariance=_diagonal(PRIOR_DEVIATION),
+        covariance=_diagonal(learned.deviation),
         noise=0.05**2,
         samples=0,
         outliers=(),
@@ -367,7 +389,7 @@ def _reshaped(learned: Learned, shape: Shape, elapsed: float) -> Learned:
     if learned.shape is None or not lately.differs(learned.shape):
         return dataclasses.replace(learned, shape=learned.shape or lately)
     (aa, _, ac), _, (_, _, cc) = learned.covariance
-    widened = ((aa, 0.0, ac), (0.0, PRIOR_DEVIATION[1] ** 2, 0.0), (ac, 0.0, cc))
+    widened = ((aa, 0.0, ac), (0.0, learned.deviation[1] ** 2, 0.0), (ac, 0.0, cc))
     return dataclasses.replace(learned, shape=lately, covariance=widened, samples=0)
 
 
@@ -375,7 +397,7 @@ def _drifted(learned: Learned, elapsed: float) -> Learned:
     """Trust the past a little less, never less than the prior is trusted."""
     walk = DRIFT_PER_HOUR**2 * elapsed / 3600.0
     grown = [learned.covariance[i][i] + walk for i in range(3)]
-    shrink = [min(1.0, most / math.sqrt(max(size, 1e-12))) for size, most in zip(grown, PRIOR_DEVIATION, strict=True)]
+    shrink = [min(1.0, most / math.sqrt(max(size, 1e-12))) for size, most in zip(grown, learned.deviation, strict=True)]
     a, b, c = (
         tuple((grown[i] if i == j else learned.covariance[i][j]) * shrink[i] * shrink[j] for j in range(3))
         for i in range(3)
@@ -414,14 +436,6 @@ def _terms(prior: Law, sequences: float, tokens_per_step: float) -> Row:
     """What each part of the prior adds to a step, in seconds."""
     per_sequence = max(prior.itl_per_sequence_seconds, 1e-9)
     return prior.itl_base_seconds, per_sequence * sequences, tokens_per_step / prior.prefill_tokens_per_second
-
-
-def _clamped(values: tuple[float, ...]) -> Row | None:
-    """Within the bounds; None if one is no number."""
-    if not all(math.isfinite(value) for value in values):
-        return None
-    a, b, c = (min(max(value, low), high) for value, low, high in zip(values, LOWEST, HIGHEST, strict=True))
-    return a, b, c
 
 
 def _diagonal(deviation: Row) -> Matrix:

@@ -239,16 +239,13 @@ class _Judge:
         before = next((one for one in state.variants if one.name == spec.name), None)
         return losses.count(before, replicas, desired, self.now - self.previous.now)
 
-    def learned(
-        self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant
-    ) -> learning.Learned | None:
-        """What the variant's replicas have shown up to now; None without a prior to start from."""
-        assumed = profiles.resolve(tier.spec.model.name, spec)
-        if assumed is None:
-            return None
-        prior = learning.Law(
-            assumed.itl_base_seconds, assumed.itl_per_sequence_seconds, assumed.prefill_tokens_per_second
-        )
+    def learned(self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant) -> learning.Learned:
+        """What the variant's replicas have shown up to now."""
+        assumed, prior = profiles.resolve(tier.spec.model.name, spec), learning.ANY
+        if assumed is not None:
+            prior = learning.Law(
+                assumed.itl_base_seconds, assumed.itl_per_sequence_seconds, assumed.prefill_tokens_per_second
+            )
         name = key(tier.metadata)
         state = self.previous.tiers.get(name) if self.previous else None
         before = next((one.learned for one in state.variants if one.name == spec.name), None) if state else None
@@ -301,15 +298,16 @@ _UNREAD = EngineReading()
 
 
 def _profile(
-    tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant, learned: learning.Learned | None
+    tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant, learned: learning.Learned
 ) -> snapshots.CapacityProfile | None:
     """The best known profile; the start-up time is that of the replicas that run, else the one measured before."""
     status = next((status for status in tier.status.variants if status.name == spec.name), None)
-    told = status.profile if status else None
-    profile = profiles.resolve(tier.spec.model.name, spec, told if learned is None else recall.learned_profile(learned))
-    startup = startup_seconds(seen)
+    startup, told = startup_seconds(seen), recall.learned_profile(learned)
     if startup is None and status is not None and status.startup is not None:
         startup = units.duration_seconds(status.startup)
+    if told is not None and startup is not None:
+        told = told.model_copy(update={"startup": units.format_duration(startup)})
+    profile = profiles.resolve(tier.spec.model.name, spec, told)
     if profile is None or startup is None:
         return profile
     return dataclasses.replace(profile, startup_seconds=startup)

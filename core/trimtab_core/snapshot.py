@@ -117,7 +117,7 @@ class VariantState:
         external_scaler: name of another writer on the replica count, such as an HPA we did not make.
         lost: replicas that went since the snapshot before without being told to: preempted, evicted or crashed.
         watched_hours: replica-hours since then, over which that was seen.
-        learned: what its replicas have shown so far; None without a prior to start from.
+        learned: what its replicas have shown so far; None where nobody has looked.
     """
 
     spec: v1alpha1.Variant

@@ -247,6 +247,19 @@ def test_the_smallest_cache_that_engines_tell_is_known_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    "truth",
+    [Law(0.002, 0.00005, 200_000.0), Law(0.006, 0.00013, 40_000.0), Law(0.080, 0.003, 3_000.0)],
+    ids=["1B on H100", "8B on H100", "70B on few slow devices"],
+)
+def test_a_model_of_which_nothing_is_known_is_learned_from_anywhere(truth: Law) -> None:
+    engine = Engine(truth)
+    course = [(n, prompts / 2000 * 0.3 * truth.prefill_tokens_per_second) for n, prompts in loads(100)]
+    learned = feed(learning.begin(learning.ANY), engine, course)
+    assert learned.law is not None
+    assert off(learned.law, truth, 40.0, 0.0) < 0.1
+
+
+@pytest.mark.parametrize(
     ("factor", "wrong"),
     [pytest.param(1.1, False, id="nearly"), pytest.param(1.3, True, id="slower"), pytest.param(0.7, True, id="faster")],
 )

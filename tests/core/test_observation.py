@@ -329,6 +329,28 @@ def test_counters_of_two_moments_are_no_reading() -> None:
     assert dict(learned.readings) == {}
 
 
+def test_a_model_that_nobody_knows_is_known_once_it_has_served_for_a_while() -> None:
+    named, taken = tier(), None
+    model = named.spec.model.model_copy(update={"name": "our-model"})
+    named = named.model_copy(update={"spec": named.spec.model_copy(update={"model": model})})
+    replicas = ObservedVariant(1, (replica("a", ready_at=NOW - 400),))  # made at NOW - 500
+    gap_seconds = gaps = 0.0
+    for number in range(60):
+        now, sequences = NOW + 15.0 * number, 5.0 + 7.0 * (number // 10)
+        gap_seconds, gaps = gap_seconds + 15.0 * sequences, gaps + 15.0 * sequences / (0.030 + 0.001 * sequences)
+        told = {"gap_seconds": gap_seconds, "gaps": gaps, "prompt_tokens": 0.0, "kv_tokens": 50_000.0}
+        reading = EngineReading(**{name: Sample(value, now) for name, value in told.items()})  # type: ignore[arg-type]
+        taken = take(seen(tiers=(named,), variant=replicas, engines={"a": reading}), taken, now)
+        if number == 5:
+            assert taken.tiers["team/small"].variants[0].profile is None
+    assert taken is not None
+    profile = taken.tiers["team/small"].variants[0].profile
+    assert profile is not None
+    assert (profile.kv_tokens, profile.startup_seconds) == (50_000, 100.0)
+    step = profile.itl_base_seconds + 40 * profile.itl_per_sequence_seconds
+    assert step == pytest.approx(0.070, rel=0.1)
+
+
 def test_another_process_goes_on_with_what_status_says() -> None:
     learned = {"itlBase": "50ms", "itlPerSequence": "0.9ms", "prefillTokensPerSecond": 4000, "kvTokens": 77_000}
     trust = {"samples": 40, "error": "0.03", "sequences": 12}
