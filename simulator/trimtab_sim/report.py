@@ -21,6 +21,8 @@ CACHE = "cache"
 """Stands in ``share_by_tier`` for requests that the cache answered."""
 FAILED = "failed"
 """Stands there for requests that got no answer; they count as misses of the SLO."""
+EXPLAINED = 2000
+"""So many latest decisions keep their inputs and alternatives: weeks have tens of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +186,11 @@ def document(runs: Sequence[Run], **told: Any) -> dict[str, Any]:  # noqa: ANN40
         runs: Trimtab's first.
         told: further top-level fields, such as the trace and the seed.
     """
+    shown = [dataclasses.replace(run, decisions=()).to_dict() for run in runs]
     return {
         **told,
-        "runs": [{name: value for name, value in run.to_dict().items() if name != "decisions"} for run in runs],
-        "decisions": runs[0].to_dict()["decisions"] if runs else [],
+        "runs": [{name: value for name, value in run.items() if name != "decisions"} for run in shown],
+        "decisions": [_plain(dataclasses.asdict(decision)) for decision in runs[0].decisions] if runs else [],
     }
 
 
@@ -256,7 +259,12 @@ class Recorder:
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Note decisions; their times count from the start of the run."""
-        self._decisions.extend(decision for decision in decisions if 0 <= decision.time <= self._duration_s)
+        for decision in decisions:
+            if 0 <= decision.time <= self._duration_s:
+                self._decisions.append(decision)
+                if len(self._decisions) > EXPLAINED:
+                    old = self._decisions[-EXPLAINED - 1]
+                    self._decisions[-EXPLAINED - 1] = dataclasses.replace(old, inputs=(), alternatives=())
 
     def run(self, controller: str, bill: Bill, **told: Any) -> Run:  # noqa: ANN401 (fields of Run, passed on)
         """The run. ``told`` are the fields that nobody can measure: ``measured``, ``settings``, ``notes``."""

@@ -126,7 +126,7 @@ def test_a_file_of_an_earlier_version_is_told_as_far_as_it_goes(tmp_path: Path) 
     result = run(written(tmp_path, old))
 
     assert result.exit_code == 0, result.output
-    assert "this file keeps no inputs" in result.output
+    assert "the file keeps no inputs" in result.output
 
 
 # From a simulation -----------------------------------------------------------------------------------------------

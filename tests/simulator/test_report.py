@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trimtab_core.planning import inputs
 from trimtab_core.planning.plan import Decision
 from trimtab_core.routing import table
 from trimtab_sim import latencies, report
@@ -153,3 +154,16 @@ def test_savings_are_shares_of_the_baseline() -> None:
     assert ours.saved_against(baseline) == pytest.approx(0.25)
     assert baseline.saved_against(ours) == pytest.approx(-1 / 3)
     assert ours.saved_against(free) == 0.0
+
+
+def test_only_the_latest_decisions_keep_their_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "EXPLAINED", 2)
+    behind = inputs.Input("all", "arrivals", 1.0, "req/s", "Fresh")
+    recorder = report.Recorder(10.0)
+    for at in range(4):
+        recorder.decide([Decision(float(at), "default/small", f"{at}", (), 1.0, 2.0, inputs=(behind,))])
+
+    decisions = recorder.run("trimtab", BILL).decisions
+
+    assert [one.action for one in decisions] == ["0", "1", "2", "3"]
+    assert [len(one.inputs) for one in decisions] == [0, 0, 1, 1]

@@ -53,7 +53,11 @@ def _decision(value: Mapping[str, Any]) -> Decision:
 
 def tell(path: Path, decision: Decision, run: Mapping[str, Any]) -> Account:
     """The account of one of them."""
-    untold = () if decision.inputs else ("this file keeps no inputs: write it again with this version",)
+    untold = (
+        ()
+        if decision.inputs
+        else ("the file keeps no inputs of this decision: `trimtab explain -f DIR --trace FILE --at` has them",)
+    )
     return Account(
         time=wording.clock(decision.time),
         source=path.name,
