@@ -146,11 +146,18 @@ def forecast(
     last_at, last = seen[-1]
     out = next((hole for hole in holes if hole.holds(last_at)), None)
     samples = [sample for sample in seen if not any(hole.holds(sample[0]) for hole in holes)]
-    if not samples or (out is not None and now - out.start > HELD_SECONDS):
+    if not samples or (out is not None and out.end == math.inf and now - out.start > HELD_SECONDS):
         samples, out = seen, None
     found = _best(samples, horizon, quantile=quantile, season=season, dispersion=dispersion)
     if out is not None:
-        return Forecast(last, max(last, found.upper), OUTAGE, found.error, found.scored, found.error_ratio)
+        return Forecast(
+            last,
+            max(last + found.upper - found.mean, found.upper),
+            OUTAGE,
+            found.error,
+            found.scored,
+            found.error_ratio,
+        )
     return found
 
 

@@ -139,6 +139,19 @@ def test_while_an_outage_is_young_what_was_before_is_still_carried() -> None:
     assert found.upper > 6.0
 
 
+def test_the_first_minute_after_a_long_outage_is_not_poisoned_either() -> None:
+    calm = noisy(lambda _: 6.0)
+    back = demand.forecast(cut(calm, -1500.0, -50.0), 120.0, 0.0)
+    assert back.upper == pytest.approx(demand.forecast(calm, 120.0, 0.0).upper, rel=0.15)
+
+
+def test_traffic_that_comes_back_stronger_has_its_margin_too() -> None:
+    back = [(at, value * (2.0 if at > -30.0 else 1.0)) for at, value in cut(noisy(lambda _: 6.0), -400.0, -45.0)]
+    found = demand.forecast(back, 120.0, 0.0)
+    assert found.method == "outage"
+    assert found.upper > back[-1][1] * 1.05
+
+
 def test_traffic_that_stays_away_is_believed_in_the_end() -> None:
     found = demand.forecast(cut(noisy(lambda _: 6.0), -1200.0, 99.0), 120.0, 0.0)
     assert found.method != "outage"
