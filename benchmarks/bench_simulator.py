@@ -132,10 +132,14 @@ def in_own_process(requests: int) -> tuple[int, float, float, float]:
         return pool.apply(measure_week, (requests,))
 
 
-def row(name: str, value: float, unit: str, *, target: float, least: bool, beside: dict[str, Any]) -> dict[str, Any]:
+def row(
+    name: str, value: float, unit: str, *, target: float | None, least: bool, beside: dict[str, Any]
+) -> dict[str, Any]:
     """One row of the report; ``least`` if the target is a minimum."""
-    met, comparison = (value >= target, ">=") if least else (value <= target, "<=")
-    print(f"{name:55} {value:10,.0f} {unit:4} target {comparison} {target:,.0f} {'met' if met else 'MISSED'}")
+    comparison = ">=" if least else "<="
+    met = None if target is None else value >= target if least else value <= target
+    judged = "" if target is None else f"target {comparison} {target:,.0f} {'met' if met else 'MISSED'}"
+    print(f"{name:55} {value:10,.0f} {unit:4} {judged}".rstrip())
     return {
         "name": name, "value": value, "unit": unit, "target": target, "comparison": comparison, "met": met,
         "beside": beside,
@@ -143,7 +147,10 @@ def row(name: str, value: float, unit: str, *, target: float, least: bool, besid
 
 
 def week_rows(requests: int) -> list[dict[str, Any]]:
-    """Memory and speed of the week; of two lengths, so that growth shows."""
+    """Memory and speed of the week; of two sizes, so that growth shows.
+
+    The speed has no target of its own: looking at 12 replicas for a week costs the same for any number of requests.
+    """
     rows = []
     for asked in sorted({requests // 5, requests}):
         count, attainment, seconds, megabytes = in_own_process(asked)
@@ -151,7 +158,7 @@ def week_rows(requests: int) -> list[dict[str, Any]]:
         name = f"{count:,} requests in a week"
         rows.append(row(f"peak memory, {name}", megabytes, "MB", target=TARGET_MB, least=False, beside=beside))
         name = f"requests a CPU second, {name}"
-        rows.append(row(name, count / seconds, "1/s", target=TARGET_PER_SECOND, least=True, beside=beside))
+        rows.append(row(name, count / seconds, "1/s", target=None, least=True, beside=beside))
     return rows
 
 
@@ -171,7 +178,7 @@ def main() -> int:
     command = f"python benchmarks/bench_simulator.py --requests {options.requests}"
     document = {"command": command, "seed": SEED, "data": "synthetic", "rows": rows}
     options.json.write_text(json.dumps(document, indent=2) + "\n")
-    return 0 if all(each["met"] for each in rows) else 1
+    return 0 if all(each["met"] is not False for each in rows) else 1
 
 
 if __name__ == "__main__":

@@ -254,12 +254,14 @@ class World:
         self._plan = orders.plan
         self._watch.cycle(self._clock.now, snapshot, orders.plan)
         self._objects.remember(orders.plan, snapshot)
+        scaled = False
         for key, count in sorted(orders.plan.replicas.items()):
+            scaled = scaled or count != self._fleet.desired[key]
             self._fleet.scale(key, count)
         self._recorder.decide(
             dataclasses.replace(decision, time=decision.time - EPOCH_SECONDS) for decision in orders.decisions
         )
-        self._publish()
+        self._publish(None if scaled else snapshot)
         self._progress(min(max(self._clock.now / self._duration, 0.0), 1.0))
         self._decision = self._clock.after(self._controller.interval_seconds(snapshot), self._decide, Order.DECIDE)
 
@@ -286,14 +288,17 @@ class World:
             self._strikes.ready(key, replica)
         self._recorder.observe(self._fleet.state())
 
-    def _publish(self) -> None:
-        """A table of the plan in force and of what runs now."""
+    def _publish(self, seen: Snapshot | None = None) -> None:
+        """A table of the plan in force and of what runs now; that is looked at unless it has been ``seen`` just now."""
         if self._plan is None:
             return
         self._revision += 1
-        snapshot = self._look(self._previous)
         table = publish.table(
-            snapshot, self._plan, self._scenario.policy_key, epoch=self._term, revision=self._revision
+            seen or self._look(self._previous),
+            self._plan,
+            self._scenario.policy_key,
+            epoch=self._term,
+            revision=self._revision,
         )
         self._service.serve_by(table, use_cache=self._controller.uses_cache)
 
