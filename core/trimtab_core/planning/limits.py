@@ -256,15 +256,19 @@ def evidence_of(traffic: ClassTraffic | None) -> tuple[Evidence, str]:
 
 
 def tier_evidence(snapshot: Snapshot) -> Mapping[TierKey, tuple[Evidence, str]]:
-    """For each tier, the worst evidence of the classes that it serves now (or may serve, if none has weights)."""
+    """For each tier, the worst evidence of the classes that it serves now or may serve.
+
+    A tier without a share is what a class falls back on: while nothing is known of the class, it stays as well.
+    """
     worst: dict[TierKey, tuple[Evidence, str]] = {}
     for policy in snapshot.policies.values():
         for request_class in policy.spec.classes:
             evidence, why = evidence_of(policy.traffic.get(request_class.name))
             weights = policy.weights.get(request_class.name, {})
-            tiers = [key for key, share in weights.items() if share > 0]
+            served = [key for key, share in weights.items() if share > 0]
+            tiers = dict.fromkeys((*served, *allowed_tiers(snapshot, policy, request_class)))
             message = f"arrivals of {request_class.name} in {policy.key}: {why}"
-            for key in tiers or allowed_tiers(snapshot, policy, request_class):
+            for key in tiers:
                 if evidence > worst.get(key, (Evidence.FRESH, ""))[0]:
                     worst[key] = (evidence, message)
     return worst

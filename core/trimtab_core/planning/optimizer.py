@@ -155,7 +155,8 @@ def _steady(basis: Basis, question: _Question, tolerance: float) -> bool:
 
 def _solve(asked: _Asked, question: _Question) -> Basis:
     """Answer one component, whatever the solver says."""
-    found = program.solve(asked.component, asked.settings)
+    start = asked.previous.replicas if asked.previous is not None else {}
+    found = program.solve(asked.component, asked.settings, program.Goal(start=start))
     if found is None:
         chosen, source = _fallback(asked), Source.PREVIOUS if asked.previous is not None else Source.FLOOR
     else:

@@ -59,10 +59,12 @@ class Goal:
         carrying: None plans replicas and shares for the planned demand. Otherwise only shares, for present demand:
             by variant, the ready replicas that may be counted on; shares in force move only where they must.
         target: shares to start from where none are in force.
+        start: replicas to begin the search with: the last plan's.
     """
 
     carrying: Mapping[VariantKey, int] | None = None
     target: Mapping[PolicyKey, Weights] = field(default_factory=dict)
+    start: Mapping[VariantKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ class _Program:
             low, high = (variant.low, variant.high) if carrying is None else (carrying[variant.key],) * 2
             count = self.model.columns.add(variant.usd_per_hour, low, high, integer=carrying is None)
             self.replicas[variant.key] = count
+            if carrying is None and variant.key in self.goal.start:
+                self.model.start[count] = self.goal.start[variant.key]
             if self.goal.carrying is not None or low == high:
                 continue
             added = self.model.columns.add(variant.switch_usd_per_hour, 0.0, math.inf)

@@ -79,11 +79,13 @@ class Model:
     Attributes:
         slacks: for each column that says how far a promise is broken, its weight among the breaches. Such a column
             has cost 0 and bounds 0 to 0.
+        start: values of whole-number columns to begin from, such as the last solution's; any that are known.
     """
 
     columns: Columns = field(default_factory=Columns)
     rows: Rows = field(default_factory=Rows)
     slacks: dict[int, float] = field(default_factory=dict)
+    start: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class _Solver:
         values = self.relax()
         if values is None or not self.whole.size:
             return None if values is None else self.found(values, proven=True)
-        start = self.dive(values) if self.whole.size > FEW else None
+        start = self.begin(values) if self.whole.size > FEW else None
         self.set_kind(highspy.HighsVarType.kInteger)
         if start is not None:
             self.highs.setSolution(self.whole.size, self.whole, start[self.whole])
@@ -206,6 +208,17 @@ class _Solver:
         self.set_costs(self.money() + DEAR * self.search.unit * self.breaches())
         return self.run()
 
+    def begin(self, values: Vector) -> Vector | None:
+        """A good solution to begin from: what a dive finds, or the one that was given if that is better."""
+        found, given = self.dive(values), None
+        if len(self.model.start) == self.whole.size:
+            lower, upper = self.model.columns.lower, self.model.columns.upper
+            counts = [min(max(self.model.start[at], lower[at]), upper[at]) for at in self.model.columns.integer]
+            given = self.fix(self.model.columns.integer, counts)
+            self.free()
+        costs = self.money()
+        return min((one for one in (found, given) if one is not None), key=lambda one: float(costs @ one), default=None)
+
     def dive(self, values: Vector) -> Vector | None:
         """Round the columns nearest to whole numbers, solve for the rest, and again, until all are whole.
 
@@ -222,9 +235,13 @@ class _Solver:
             at = self.fix(step, _whole(before, step))
             if at is None:
                 at = self.fix(step, [float(math.ceil(before[column] - EXACT)) for column in step])
+        self.free()
+        return at
+
+    def free(self) -> None:
+        """Whole numbers may be anything within their bounds again."""
         for column in self.model.columns.integer:
             self.highs.changeColBounds(column, self.model.columns.lower[column], self.model.columns.upper[column])
-        return at
 
     def fix(self, columns: Sequence[int], counts: Sequence[float]) -> Vector | None:
         """Solve with these columns at these values."""

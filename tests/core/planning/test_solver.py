@@ -112,3 +112,22 @@ def test_a_dive_alone_gives_a_start_and_leaves_the_bounds() -> None:
     assert dived is not None
     assert best is not None
     assert best.objective <= dived.objective * (1 + 1e-9)
+
+
+def test_the_last_solution_is_where_the_search_begins_if_it_is_better_than_a_dive() -> None:
+    """With a gap at which the first solution will do, what comes back is no worse than what was given."""
+    best = solver.solve(large(0), Search(gap=0.001, time_limit_seconds=5.0))
+    assert best is not None
+    model = large(0)
+    model.start = {column: round(best.values[column]) for column in model.columns.integer}
+    again = solver.solve(model, Search(gap=1.0, time_limit_seconds=2.0))
+    assert again is not None
+    assert again.objective <= best.objective * (1 + 1e-6)
+
+
+def test_a_last_solution_that_no_longer_holds_does_no_harm() -> None:
+    model = large(0)
+    model.start = dict.fromkeys(model.columns.integer, 0)  # nothing runs: nobody is served
+    found = solver.solve(model, Search(gap=1.0, time_limit_seconds=2.0))
+    assert found is not None
+    assert all(found.values[column] == round(found.values[column]) for column in model.columns.integer)
