@@ -376,3 +376,13 @@ def test_a_mistake_is_named(tmp_path: Path, arguments: list[str], code: int, mes
     assert result.exit_code == code, result.output
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_notes_go_on_under_another_leader(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("leaderHandover: [{at: 1m, gap: 15s}]\n")
+    given = ("-f", samples.manifests(tmp_path), "--trace", rising(tmp_path), "--faults", faults, "--at", "4m")
+
+    listed = json.loads(run(*given, "--list", "--json").output)
+
+    assert any(one["time"] > "2:00" for one in listed)  # the rise comes after the change of leader
