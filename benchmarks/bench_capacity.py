@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from fit import capacity_priors
 from fit.capacity_priors import Row
-from trimtab_core import capacity, learning
+from trimtab_core import capacity, counters, learning
 from trimtab_core.capacity import Limits, Mix
 from trimtab_core.catalog import profiles
 from trimtab_core.snapshot import CapacityProfile
@@ -120,7 +120,7 @@ def learned(points: Sequence[Row]) -> learning.Law:
     state, rng = learning.begin(prior), random.Random(SEED)  # noqa: S311 (seeded on purpose)
     for _ in range(PASSES):
         for row in rng.sample(points, len(points)):
-            state = learning.update(state, learning.Interval(15.0, row.itl_seconds, row.sequences, row.tokens_per_step))
+            state = learning.update(state, counters.Interval(15.0, row.itl_seconds, row.sequences, row.tokens_per_step))
     return state.estimate
 
 
@@ -210,7 +210,7 @@ def convergence() -> Iterator[Result]:
             readings = {}
             for number, one in enumerate(pool):
                 one.advance()
-                readings[str(number)] = learning.Reading(now, one.gap_seconds, one.gaps, one.prompt_tokens)
+                readings[str(number)] = counters.Reading(now, one.gap_seconds, one.gaps, one.prompt_tokens)
             state = learning.observe(state, readings)
             n = learning.REACH * state.sequences
             tokens = state.tokens_per_sequence * n

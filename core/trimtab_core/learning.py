@@ -1,10 +1,7 @@
 """What a variant's replicas can really carry, learned while they serve: the law ITL = a + b·n and the prefill rate P.
 
-Each engine counts the times between output tokens, their number and the prompt tokens that it computed. Between two
-readings of one engine, τ seconds apart, a token took ``y = Δ gap seconds / Δ gaps``, on average ``n = Δ gap seconds/τ``
-sequences were decoding (each decoding sequence adds one second of gaps a second: an average over all of τ, where the
-gauge of running requests knows two moments), and a step computed ``x = Δ prompt tokens · y/τ`` prompt tokens. A step
-lasts ``a + b·n + x/P``, which is linear in the three unknowns. They are estimated as multiples of the prior by
+What engines counted between two readings (``counters``) is linear in the three unknowns: a token took
+``y = a + b·n + x/P``, with n sequences and x prompt tokens in a step. They are estimated as multiples of the prior by
 recursive least squares in its Kalman form (the unknowns walk randomly, so that old rows are forgotten):
 
 - the prior is the first state, and its covariance says how far priors are off; what traffic never tells apart (with one
@@ -29,18 +26,16 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-Row = tuple[float, float, float]
-"""One number for each unknown: a, b, 1/P."""
-Matrix = tuple[Row, Row, Row]
+from trimtab_core import counters, spreads
 
-PRIOR_DEVIATION: Row = (0.25, 0.4, 0.4)
+PRIOR_DEVIATION: spreads.Row = (0.25, 0.4, 0.4)
 """How far the catalogue's numbers are off, as a share (``benchmarks/bench_capacity.py`` measures it)."""
-LOWEST: Row = (0.2, 0.0, 0.2)
-HIGHEST: Row = (5.0, 5.0, 5.0)
+LOWEST: spreads.Row = (0.2, 0.0, 0.2)
+HIGHEST: spreads.Row = (5.0, 5.0, 5.0)
 """Multiples of the prior between which the unknowns are looked for."""
-ANY_DEVIATION: Row = (1.0, 1.0, 1.0)
-ANY_LOWEST: Row = (0.02, 0.0, 0.02)
-ANY_HIGHEST: Row = (20.0, 20.0, 20.0)
+ANY_DEVIATION: spreads.Row = (1.0, 1.0, 1.0)
+ANY_LOWEST: spreads.Row = (0.02, 0.0, 0.02)
+ANY_HIGHEST: spreads.Row = (20.0, 20.0, 20.0)
 """The same for a model of which nothing is known, whose prior is ``ANY``."""
 DRIFT_PER_HOUR = 0.05
 """Standard deviation of the random walk after an hour, as a share of the prior."""
@@ -64,38 +59,6 @@ LARGEST_STEP = 0.25
 DEADBAND = 0.02
 SEEN_SECONDS = 86_400.0
 """Time constant with which the largest n seen is forgotten."""
-
-OWN_SEQUENCE = 0.5
-"""Sequences that a token sees beyond the average over time: itself counts whenever it is there."""
-SHORTEST_SECONDS, LONGEST_SECONDS = 4.0, 300.0
-"""Between two readings: shorter intervals hold too few tokens, in longer ones anything may have happened."""
-LEAST_GAPS = 50.0
-LEAST_SEQUENCES = 0.5
-"""An engine that idles most of the time says nothing about its steps' number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One engine's counters at one moment.
-
-    Attributes:
-        at: epoch seconds.
-        gap_seconds, gaps: sum and number of times between output tokens, ever.
-        prompt_tokens: input tokens computed, ever.
-        kv_tokens: tokens that fit in the KV cache; 0 where the engine does not say.
-    """
-
-    at: float
-    gap_seconds: float
-    gaps: float
-    prompt_tokens: float
-    kv_tokens: float = 0.0
-
-    @property
-    def sound(self) -> bool:
-        """Whether all of it are finite numbers of at least 0."""
-        values = (self.at, self.gap_seconds, self.gaps, self.prompt_tokens, self.kv_tokens)
-        return all(math.isfinite(value) and value >= 0 for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +111,6 @@ ANY = Law(0.015, 0.0003, 15_000.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """What one engine did between two readings.
-
-    Attributes:
-        seconds: its length.
-        itl_seconds: mean time between two output tokens, above 0.
-        sequences: mean number that were decoding.
-        tokens_per_step: prompt tokens computed in a step.
-    """
-
-    seconds: float
-    itl_seconds: float
-    sequences: float
-    tokens_per_step: float
-
-
-@dataclass(frozen=True, slots=True)
 class Learned:
     """What is known of one variant's replicas; a value, kept from cycle to cycle.
 
@@ -186,8 +132,8 @@ class Learned:
     """
 
     prior: Law
-    multiples: Row = (1.0, 1.0, 1.0)
-    covariance: Matrix = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    multiples: spreads.Row = (1.0, 1.0, 1.0)
+    covariance: spreads.Matrix = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     noise: float = 0.05**2
     samples: int = 0
     sequences: float = 0.0
@@ -196,17 +142,17 @@ class Learned:
     shape: Shape | None = None
     lately: Shape | None = None
     watched_seconds: float = 0.0
-    readings: Mapping[str, Reading] = field(default_factory=dict)
+    readings: Mapping[str, counters.Reading] = field(default_factory=dict)
     law: Law | None = None
     kv_tokens: int | None = None
     updated_at: float | None = None
 
     @property
-    def deviation(self) -> Row:
+    def deviation(self) -> spreads.Row:
         """How far the prior may be off."""
         return ANY_DEVIATION if self.prior == ANY else PRIOR_DEVIATION
 
-    def bounded(self, values: tuple[float, ...]) -> Row | None:
+    def bounded(self, values: tuple[float, ...]) -> spreads.Row | None:
         """Multiples within their bounds; None if one is no number."""
         if not all(math.isfinite(value) for value in values):
             return None
@@ -226,7 +172,7 @@ class Learned:
         """Standard error of the estimate's ITL at ``REACH`` times the largest n seen, as a share of it."""
         sequences = max(1.0, REACH * self.sequences)
         row = _terms(self.prior, sequences, self.tokens_per_sequence * sequences)
-        return math.sqrt(max(0.0, _quadratic(self.covariance, row))) / _dot(row, self.multiples)
+        return math.sqrt(max(0.0, spreads.quadratic(self.covariance, row))) / spreads.dot(row, self.multiples)
 
     @property
     def confident(self) -> bool:
@@ -246,7 +192,7 @@ def differs(learned: Learned, written: Law) -> bool:
 
 def begin(prior: Law) -> Learned:
     """Nothing learned yet. ``prior`` must be sound."""
-    return Learned(prior, covariance=_diagonal(Learned(prior).deviation))
+    return Learned(prior, covariance=spreads.diagonal(Learned(prior).deviation))
 
 
 def resume(prior: Law, law: Law, *, error: float, sequences: float, samples: int) -> Learned:
@@ -271,14 +217,14 @@ def resume(prior: Law, law: Law, *, error: float, sequences: float, samples: int
     return dataclasses.replace(
         known,
         multiples=multiples,
-        covariance=_diagonal((a, b, c)),
+        covariance=spreads.diagonal((a, b, c)),
         samples=max(0, min(samples, LEAST_SAMPLES)),
         sequences=max(0.0, sequences),
         law=law,
     )
 
 
-def observe(before: Learned, readings: Mapping[str, Reading], shape: Shape | None = None) -> Learned:
+def observe(before: Learned, readings: Mapping[str, counters.Reading], shape: Shape | None = None) -> Learned:
     """Take in the present readings of a variant's engines.
 
     Args:
@@ -287,15 +233,15 @@ def observe(before: Learned, readings: Mapping[str, Reading], shape: Shape | Non
         shape: mean lengths of the requests that the variant serves now; None when not measured.
     """
     usable = {name: reading for name, reading in readings.items() if reading.sound}
-    kept: dict[str, Reading] = {}
-    intervals: list[Interval] = []
+    kept: dict[str, counters.Reading] = {}
+    intervals: list[counters.Interval] = []
     for name, reading in sorted(usable.items()):
         last = before.readings.get(name)
-        if last is not None and 0 <= reading.at - last.at < SHORTEST_SECONDS:
+        if last is not None and 0 <= reading.at - last.at < counters.SHORTEST_SECONDS:
             kept[name] = last
             continue
         kept[name] = reading
-        found = between(last, reading) if last is not None else None
+        found = counters.between(last, reading) if last is not None else None
         if found is not None:
             intervals.append(found)
     newest = max((reading.at for reading in kept.values()), default=None)
@@ -315,32 +261,17 @@ def observe(before: Learned, readings: Mapping[str, Reading], shape: Shape | Non
     return _in_force(learned)
 
 
-def between(last: Reading, now: Reading) -> Interval | None:
-    """What an engine did meanwhile; None if it restarted, idled, or the readings are too near or too far apart."""
-    seconds = now.at - last.at
-    gap_seconds, gaps = now.gap_seconds - last.gap_seconds, now.gaps - last.gaps
-    tokens = now.prompt_tokens - last.prompt_tokens
-    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS or min(gap_seconds, tokens) < 0 or gaps < LEAST_GAPS:
-        return None
-    sequences, itl = gap_seconds / seconds, gap_seconds / gaps
-    if sequences < LEAST_SEQUENCES or itl <= 0:
-        return None
-    # Prompts come whether the engine idles or not, and those that find it idle delay nobody: their mean is over all
-    # of the time, where that of sequences is over tokens.
-    return Interval(seconds, itl, max(1.0, sequences + OWN_SEQUENCE), tokens * itl / seconds)
-
-
-def update(learned: Learned, interval: Interval) -> Learned:
+def update(learned: Learned, interval: counters.Interval) -> Learned:
     """One step of the filter: an outlier is counted, any other row moves the estimate."""
     row = _terms(learned.prior, interval.sequences, interval.tokens_per_step)
-    expected = _dot(row, learned.multiples)
+    expected = spreads.dot(row, learned.multiples)
     if not math.isfinite(expected) or expected <= 0:
         return learned
     scaled = (row[0] / expected, row[1] / expected, row[2] / expected)
     innovation = interval.itl_seconds / expected - 1.0
-    spread = _apply(learned.covariance, scaled)
+    spread = spreads.apply(learned.covariance, scaled)
     noise = learned.noise + (IDLE_NOISE / interval.sequences) ** 2
-    variance = max(0.0, _dot(scaled, spread)) + noise
+    variance = max(0.0, spreads.dot(scaled, spread)) + noise
     if innovation * innovation > GATE * variance:
         return _outlier(learned, 1.0 + innovation)
     gain = (spread[0] / variance, spread[1] / variance, spread[2] / variance)
@@ -353,7 +284,7 @@ def update(learned: Learned, interval: Interval) -> Learned:
     return dataclasses.replace(
         learned,
         multiples=multiples,
-        covariance=_reduced(learned.covariance, gain, spread),
+        covariance=spreads.reduced(learned.covariance, gain, spread),
         noise=min(MOST_NOISE**2, max(LEAST_NOISE**2, measured)),
         samples=learned.samples + 1,
         sequences=max(interval.sequences, learned.sequences * math.exp(-interval.seconds / SEEN_SECONDS)),
@@ -372,7 +303,7 @@ def _outlier(learned: Learned, factor: float) -> Learned:
     return dataclasses.replace(
         learned,
         multiples=moved or learned.multiples,
-        covariance=_diagonal(learned.deviation),
+        covariance=spreads.diagonal(learned.deviation),
         noise=0.05**2,
         samples=0,
         outliers=(),
@@ -432,35 +363,7 @@ def _toward(now: float, aim: float) -> float:
     return min(max(aim, now * (1.0 - LARGEST_STEP)), now * (1.0 + LARGEST_STEP))
 
 
-def _terms(prior: Law, sequences: float, tokens_per_step: float) -> Row:
+def _terms(prior: Law, sequences: float, tokens_per_step: float) -> spreads.Row:
     """What each part of the prior adds to a step, in seconds."""
     per_sequence = max(prior.itl_per_sequence_seconds, 1e-9)
     return prior.itl_base_seconds, per_sequence * sequences, tokens_per_step / prior.prefill_tokens_per_second
-
-
-def _diagonal(deviation: Row) -> Matrix:
-    a, b, c = (value * value for value in deviation)
-    return (a, 0.0, 0.0), (0.0, b, 0.0), (0.0, 0.0, c)
-
-
-def _dot(one: Row, other: Row) -> float:
-    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
-
-
-def _apply(matrix: Matrix, row: Row) -> Row:
-    return _dot(matrix[0], row), _dot(matrix[1], row), _dot(matrix[2], row)
-
-
-def _quadratic(matrix: Matrix, row: Row) -> float:
-    return _dot(row, _apply(matrix, row))
-
-
-def _reduced(matrix: Matrix, gain: Row, spread: Row) -> Matrix:
-    """The covariance after a row: what the row told is taken off, and it stays symmetric."""
-
-    def cell(i: int, j: int) -> float:
-        value = matrix[i][j] - (gain[i] * spread[j] + gain[j] * spread[i]) / 2
-        return max(value, 1e-8) if i == j else value
-
-    a, b, c = ((cell(i, 0), cell(i, 1), cell(i, 2)) for i in range(3))
-    return a, b, c

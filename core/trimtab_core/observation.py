@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import answers as answering
-from trimtab_core import learning, losses, recall, signals, traffic, units
+from trimtab_core import counters, learning, losses, recall, signals, traffic, units
 from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import fields
@@ -261,7 +261,7 @@ class _Judge:
         }
         return learning.observe(before, readings, traffic.tier_shape(self.reader, name))
 
-    def counters(self, seen: EngineReading) -> learning.Reading | None:
+    def counters(self, seen: EngineReading) -> counters.Reading | None:
         """An engine's counters, if all of them are fresh and of one moment."""
         samples = (seen.gap_seconds, seen.gaps, seen.prompt_tokens)
         gap_seconds, gaps, prompt_tokens = (
@@ -273,7 +273,7 @@ class _Judge:
         kv_tokens = signals.fresh(signals.read(seen.kv_tokens, self.now, self.settings.freshness))
         if len(moments) != 1:
             return None
-        return learning.Reading(moments.pop(), gap_seconds, gaps, prompt_tokens, kv_tokens or 0.0)
+        return counters.Reading(moments.pop(), gap_seconds, gaps, prompt_tokens, kv_tokens or 0.0)
 
     def replica(self, seen: ObservedReplica) -> snapshots.Replica:
         """One replica with its engine's gauges. A sleeping engine answers no request: it counts as starting."""

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trimtab_core import learning
-from trimtab_core.learning import Law, Learned, Reading, Shape
+from trimtab_core import counters, learning
+from trimtab_core.counters import Reading
+from trimtab_core.learning import Law, Learned, Shape
 
 PRIOR = Law(0.020, 0.0008, 8000.0)
 SLOWER = Law(0.025, 0.0010, 6400.0)
@@ -29,7 +30,7 @@ class Engine:
 
     def run(self, sequences: float, prompts_per_second: float, *, seconds: float = STEP) -> Reading:
         """An interval with so many sequences decoding and prompt tokens coming."""
-        last, decode = self.reading, self.law.itl_seconds(sequences + learning.OWN_SEQUENCE)
+        last, decode = self.reading, self.law.itl_seconds(sequences + counters.OWN_SEQUENCE)
         itl = decode / (
             1 - prompts_per_second / self.law.prefill_tokens_per_second
         )  # the share of prefill stretches it
@@ -84,7 +85,7 @@ def test_a_few_minutes_of_counters_tell_the_law(truth: Law) -> None:
 def test_an_interval_is_what_the_counters_gained() -> None:
     # 150 gap seconds in 15 s are 10 sequences, and a token sees about half a one more; 5,000 gaps of 30 ms; 15,000
     # prompt tokens in 15 s / 30 ms = 500 steps are 30 a step.
-    found = learning.between(Reading(START, 10.0, 100.0, 50.0), Reading(START + 15, 160.0, 5100.0, 15_050.0))
+    found = counters.between(Reading(START, 10.0, 100.0, 50.0), Reading(START + 15, 160.0, 5100.0, 15_050.0))
     assert found is not None
     assert found.itl_seconds == pytest.approx(0.030)
     assert found.sequences == pytest.approx(10.5)
@@ -102,7 +103,7 @@ def test_an_interval_is_what_the_counters_gained() -> None:
     ],
 )
 def test_intervals_that_say_nothing_are_left_out(now: Reading) -> None:
-    assert learning.between(Reading(START, 10.0, 100.0, 50.0), now) is None
+    assert counters.between(Reading(START, 10.0, 100.0, 50.0), now) is None
 
 
 def test_readings_that_come_too_often_add_up_to_an_interval() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_core import learning, recall, units
+from trimtab_core import counters, learning, recall, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.signals import Fresh, Missing
 from trimtab_core.snapshot import VariantMemory
@@ -168,7 +168,7 @@ def test_nothing_learned_leaves_nothing_in_status() -> None:
 
 
 def test_a_cache_size_is_told_before_any_law_is() -> None:
-    known = learning.observe(learning.begin(PRIOR), {"r": learning.Reading(1.0, 0.0, 0.0, 0.0, 5000.0)})
+    known = learning.observe(learning.begin(PRIOR), {"r": counters.Reading(1.0, 0.0, 0.0, 0.0, 5000.0)})
     written = recall.learned_fields(known)
     assert written["profile"] == {"kvTokens": 5000}
     assert recall.learned(with_status(written), "a", PRIOR).kv_tokens == 5000

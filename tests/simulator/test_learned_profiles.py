@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from trimtab_core import learning
+from trimtab_core import counters, learning
 from trimtab_core.learning import Law
 from trimtab_core.planning.plan import VariantKey
 from trimtab_core.snapshot import CapacityProfile, Snapshot, VariantState
@@ -131,7 +131,7 @@ def test_hours_of_little_load_do_not_teach_wrong_things_about_much() -> None:
         readings = {}
         for number, one in enumerate(pool):
             one.advance()
-            readings[f"{number}"] = learning.Reading(float(at), one.gap_seconds, one.gaps, one.prompt_tokens)
+            readings[f"{number}"] = counters.Reading(float(at), one.gap_seconds, one.gaps, one.prompt_tokens)
         known = learning.observe(known, readings)
     assert known.law is not None
     for sequences in (2.0, 10.0, 30.0):
