@@ -17,17 +17,9 @@ number depends on the machine, except where the planner's solver is stopped by i
 proven.
 """
 _COLUMNS = (
-    "run",
-    "cost",
-    "$/1,000 requests",
-    "SLO met",
-    "TTFT p95",
-    "ITL p95",
-    "GPU h",
-    "GPU use",
-    "changes",
+    "run", "cost", "$/1,000 requests", "SLO met", "TTFT p95", "ITL p95", "GPU h", "GPU use", "changes", "regret",
     "setting",
-)
+)  # fmt: skip
 
 
 def section(name: str, found: Mapping[str, Any]) -> str:

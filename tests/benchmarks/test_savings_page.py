@@ -136,6 +136,7 @@ def test_the_page_tells_every_target_table_and_picture() -> None:
     assert "| [flat](#flat) | saved against hpa ≥ 30 % | 40 % | met |" in text
     assert "| [gone](#gone) | – | skipped: no data | – |" in text
     assert "| trimtab | $7.50 | $0.250 | 99.50 % | 400 ms | 50 ms | 3.0 | 60 % | 4 | 12.5 % | – |" in text
+    assert "| GPU use | changes | regret | setting |" in text
     assert "beside: hpa $ 12.5" in text
     assert "![flat: load, replicas, cost and SLO over time](images/flat.svg)" in text
     assert "12,345 requests in 120 min" in text
