@@ -199,6 +199,9 @@ class Service:
         flight.attempts += 1
         endpoint = choice.endpoint
         replica = self._find(endpoint.name) if endpoint is not None else None
+        if flight.deadline is not None and (replica is not None or choice.external):  # its tier is awake in time
+            flight.deadline.cancel()
+            flight.deadline = None
         if endpoint is None or replica is None:
             if choice.external and choice.tier is not None:
                 self._send_out(flight, choice.tier)

@@ -112,6 +112,21 @@ def test_requests_for_a_tier_at_zero_are_held_until_it_wakes() -> None:
     assert run.e2e_p95_s == pytest.approx(34 + 0.010 + 50 * 0.021)
 
 
+def test_a_hold_limits_the_wait_for_the_tier_and_not_the_answer() -> None:
+    sleepy = scenarios.tier(
+        "large", "0.80", [scenarios.variant("h100", "8.00")],
+        scaling={"scaleToZero": {"after": "10m", "hold": "40s"}},
+    )  # fmt: skip
+    trace = few(1.0, 100.0, output_tokens=1001)
+    scenario = scenarios.scenario(trace, tiers=(scenarios.SMALL, sleepy), prologue=0.0)
+
+    run = world.simulate(scenario, Fixed({0.0: 0, 15.0: 1}))
+
+    # ready at 35 s, 34 s after the first request came; its answer of 21 s ends long after the 40 s
+    assert run.failed == 0
+    assert run.e2e_p95_s == pytest.approx(34 + 0.010 + 1001 * 0.021)
+
+
 def test_what_is_held_for_too_long_fails() -> None:
     sleepy = scenarios.tier(
         "large", "0.80", [scenarios.variant("h100", "8.00")],
