@@ -6,7 +6,7 @@ class and segment of complexity are served, and y of them miss their promise:
 - every request is served by a variant or a provider that its class may use, in its slot; or late, in any slot; or
   after the run, when nothing is paid for; or it fails;
 - misses of a load λ = work / (N · slot) are at least those of the variant's measured curve (``curves``): a convex
-  function, written as the tangents ``y >= slope·work - offset·N·slot``;
+  function, written as the tangents ``y >= slope·work - offset·N·slot``; above what can be served at all it ends;
 - misses of all slots, what is late and what fails are together at most what the promise allows; what is left for
   after the run counts more, the earlier it came: it has kept others waiting all the while;
 - the quality of all answers together is at least what the policy keeps;
@@ -80,6 +80,7 @@ class _Source:
 
     Attributes:
         tangents: of its misses; none for a provider.
+        largest: requests per second that a replica can serve at all; none for a provider.
         work: of a request, an input and an output token, in mean requests.
         usd: of an input and an output token at a provider.
     """
@@ -87,6 +88,7 @@ class _Source:
     tier: TierKey
     key: VariantKey | None
     tangents: tuple[Tangent, ...] = ()
+    largest: float = math.inf
     work: tuple[float, float] = (0.0, 0.0)
     usd: tuple[float, float] = (0.0, 0.0)
 
@@ -160,13 +162,13 @@ def _measured(lab: laboratory.Laboratory, key: VariantKey, classes: Iterable[str
     for point in curve.points:
         sure = _DEVIATIONS * math.sqrt(max(point.met * (1 - point.met), 1 / counted) / counted)
         points.append((point.load, point.load * max(0.0, 1 - point.met - sure)))
-    return _Source(key.tier, key, tangents(points), _work(lab, key))
+    return _Source(key.tier, key, tangents(points), curves.stable(lab.profile(key), lab.mix), _work(lab, key))
 
 
 def _modelled(lab: laboratory.Laboratory, key: VariantKey) -> _Source:
     """The variant with the largest load that the planner's capacity model admits, and no misses."""
     load = capacity.admissible_load(lab.profile(key), lab.mix, lab.limits(key.tier))
-    return _Source(key.tier, key, (Tangent(1.0, load.requests_per_second),), _work(lab, key))
+    return _Source(key.tier, key, (), load.requests_per_second, _work(lab, key))
 
 
 def _work(lab: laboratory.Laboratory, key: VariantKey) -> tuple[float, float]:
@@ -334,6 +336,7 @@ class _Program:
         whole = self.lossless and len(self.sources) * len(self.counted.slots) <= _FEW
         count = model.columns.add(usd * seconds, float(bounds.min), most, integer=whole)
         if work:
+            model.rows.add([*work, (count, -source.largest * seconds)], -math.inf, 0.0)
             missed = model.columns.add(0.0, 0.0, 0.0 if self.lossless else math.inf)
             self.missed.append((missed, 1.0))
             for line in source.tangents:

@@ -80,3 +80,13 @@ def test_rounding_covers_a_segment_that_two_tiers_share() -> None:
     whole = [quality.of_split([(0.6, cut * width), (0.8, 1 - cut * width)], 0.0, 1.0, reach.m) for cut in (4, 5)]
 
     assert 0 < exact - sum(whole) / 2 <= census.rounding([reach]) + 1e-12
+
+
+def test_a_long_trace_is_sampled_and_weighs_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = taken(slots=1).totals()
+    monkeypatch.setattr(census, "SAMPLE", 200)
+
+    part = taken(slots=1).totals()
+
+    for of in (lambda group: group.requests, lambda group: group.inputs, lambda group: group.best):
+        assert sum(map(of, part.values())) == pytest.approx(sum(map(of, whole.values())), rel=0.15)

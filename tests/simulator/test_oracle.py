@@ -164,6 +164,16 @@ def test_repeated_prompts_need_no_capacity_where_there_is_a_cache() -> None:
     assert oracle.optimum(with_cache).usd < 0.65 * oracle.optimum(without).usd
 
 
+def test_a_promise_that_every_load_keeps_is_bounded_by_what_can_be_served_at_all() -> None:
+    large = scenarios.tier("large", "0.80", [scenarios.variant("h100", "8.00")], slo={"e2e": {"p95": "20s"}})
+    spec = {"classes": [{"name": "default", "allow": ["large"]}]}
+    trace = scenarios.flat_trace(minutes=10, rps=20.0)
+    scenario = scenarios.scenario(trace, tiers=(scenarios.SMALL, large), policy_spec=spec)
+
+    # a replica serves fewer than 5 requests a second: 4 of them at least, for what can't wait until the end
+    assert oracle.optimum(scenario).usd > 3 * 8.0 * trace.duration_s / 3600
+
+
 def test_regret_is_cost_above_the_bound() -> None:
     scenario = scenarios.scenario()
     run = world.simulate(scenario, baselines.StaticPeak({LARGE: 3}))
