@@ -6,7 +6,7 @@ Reads what the solver was asked and what it answered; never changes either.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from trimtab_core import units
@@ -138,7 +138,7 @@ def alternatives(chosen: Chosen) -> tuple[Alternative, ...]:
     current = {variant.key: variant.current for variant in chosen.component.variants}
     found = [_staying(chosen, current, predicted)]
     if chosen.component.classes:
-        baseline = predicted.baseline_usd_per_hour
+        baseline = predicted.baseline_usd_per_hour + _kept_anyway(chosen, _baseline_tiers(chosen))
         found.append(Alternative("every request to the baseline tier", baseline, _dearer(baseline, predicted)))
         found += _one_tier(chosen, predicted)
     return tuple(found)
@@ -407,6 +407,16 @@ def _staying(chosen: Chosen, current: Mapping[VariantKey, int], predicted: Predi
     return Alternative("replicas as they are", usd, _dearer(usd, predicted))
 
 
+def _baseline_tiers(chosen: Chosen) -> set[TierKey]:
+    return {key for each in chosen.component.classes for key in (_baseline_tier(chosen, each),) if key is not None}
+
+
+def _kept_anyway(chosen: Chosen, used: Container[TierKey]) -> float:
+    """USD per hour of the replicas that tiers must keep which wouldn't be used."""
+    idle = [tier for tier in chosen.component.tiers if tier.key not in used]
+    return sum(variant.low * variant.usd_per_hour for tier in idle for variant in tier.variants)
+
+
 def _one_tier(chosen: Chosen, predicted: Prediction) -> list[Alternative]:
     """Every request to the cheapest tier that all classes may use."""
     found = []
@@ -418,6 +428,7 @@ def _one_tier(chosen: Chosen, predicted: Prediction) -> list[Alternative]:
             usd = sum(_external_usd_per_hour(c, {tier.key: 1.0}) for c in classes)
         else:
             usd = _static_usd_per_hour(tier, sum(c.load.planned * c.work[tier.key] for c in classes))
+        usd += _kept_anyway(chosen, {tier.key})
         quality = [sum(c.segment_quality[tier.key]) / len(c.segment_quality[tier.key]) for c in classes]
         short = min(q / c.best_quality if c.best_quality else 1.0 for q, c in zip(quality, classes, strict=True))
         wanted = max((policy.retention for policy in chosen.component.policies), default=0.0)
