@@ -63,9 +63,10 @@ def moved(changes: planning.Changes, moved_at: Mapping[PolicyKey, float], now: f
 
 
 def _goes_early(wanted: int | None, variant: VariantState, *, now: float, interval_seconds: float) -> bool:
-    """Whether a replica would go less than an interval after the count last changed."""
+    """Whether a replica would go less than an interval after the count last changed; above the maximum it may."""
     fewer = wanted is not None and wanted < variant.desired
-    return fewer and _is_early(now, variant.memory.last_scaled_at, interval_seconds)
+    allowed = variant.desired <= max(variant.spec.replicas.min, variant.spec.replicas.max)
+    return fewer and allowed and _is_early(now, variant.memory.last_scaled_at, interval_seconds)
 
 
 def _is_early(now: float, moved_at: float | None, interval_seconds: float) -> bool:
