@@ -307,7 +307,7 @@ class _Program:
                 column = self.model.columns.add(source.usd[0] * inputs + source.usd[1] * outputs, 0.0, math.inf)
                 work[number].append((column, source.work[0] * inputs + source.work[1] * outputs))
                 self.worth.append((column, total.qualities[source.tier] / count))
-                self.late[key].append((column, 1.0))
+                self.late.setdefault(key, []).append((column, 1.0))
 
     def _write_replicas_of(
         self, slot: int, work: Sequence[Terms], before: Mapping[VariantKey, int], without: frozenset[str]

@@ -61,7 +61,7 @@ def test_a_recommendation_never_moves_against_the_metric(metrics: list[float | N
         pytest.param(3, 2, [], 3, id="up at once"),
         pytest.param(50, 2, [], 6, id="up by at most 4 pods when few"),
         pytest.param(50, 10, [], 20, id="up by at most 100 % when many"),
-        pytest.param(1, 5, [], 1, id="down without a past"),
+        pytest.param(1, 5, [], 5, id="not down at first sight: the replicas that there are count as wished"),
         pytest.param(1, 5, [(-200, 4)], 4, id="down to the highest of the last 300 s"),
         pytest.param(1, 5, [(-200, 9)], 5, id="a higher past never scales up"),
         pytest.param(1, 5, [(-300, 5)], 1, id="what is 300 s old is forgotten"),
@@ -76,7 +76,7 @@ def test_a_shortened_demonstration_shortens_the_window() -> None:
     past = deque([(-40.0, 5)])
 
     assert hpa.stabilise(1, 5, 0.0, deque(past), FOUR) == 5
-    assert hpa.stabilise(1, 5, 0.0, deque(past), FOUR, shorten=10) == 1
+    assert hpa.stabilise(1, 5, 0.0, deque([*past, (-20.0, 1)]), FOUR, shorten=10) == 1
 
 
 def test_scaling_down_reads_like_a_script() -> None:
@@ -137,9 +137,9 @@ def test_a_window_upwards_takes_the_lowest_wish_in_it() -> None:
 
 
 def test_a_rate_limit_downwards_lets_only_a_share_go() -> None:
-    settings = HpaSettings(4.0, down_ratio=0.25, down_window_seconds=0.0)
+    settings = HpaSettings(4.0, down_ratio=0.25, down_window_seconds=60.0)
 
-    assert hpa.stabilise(0, 8, 0.0, deque(), settings) == 6
+    assert hpa.stabilise(0, 8, 0.0, deque([(-30.0, 0)]), settings) == 6
 
 
 @settings(deadline=None)

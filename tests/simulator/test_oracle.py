@@ -184,6 +184,16 @@ def test_regret_is_cost_above_the_bound() -> None:
     assert dataclasses.replace(judged, regret=None) == run
 
 
+def test_classes_that_come_late_have_a_bound() -> None:
+    calm = scenarios.flat_trace(minutes=10, rps=3.0, mix=prompts.Mix(sensitive=0.0))
+    later = [
+        dataclasses.replace(one, arrival_s=one.arrival_s + 601.0) for one in scenarios.flat_trace(minutes=10, rps=3.0)
+    ]
+    trace = workload.Trace((*calm, *later), "sensitive requests only in the second half")
+
+    assert oracle.optimum(scenarios.scenario(trace, prologue=0.0)).usd > 0
+
+
 def test_a_trace_of_one_request_has_a_bound() -> None:
     one = workload.Trace((workload.Request(0, 0.0, 100, 10, 0.5, prompt=0),), "one")
 

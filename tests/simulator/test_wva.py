@@ -125,3 +125,10 @@ def test_it_starts_with_the_minimum_and_one_of_the_cheapest() -> None:
 
     assert (initial[CHEAP], initial[DEAR]) == (1, 0)
     assert controller.settings == "KV threshold 0.8, up at 0.85, down at 0.7, 0 to 4 × large/cheap, 0 to 9 × large/dear"
+
+
+def test_requests_wake_a_model_without_replicas() -> None:
+    controller = wva.Wva({LARGE: (0, 20)}, DEFAULT)
+
+    assert wanted(controller) == 1
+    assert controller.step(EMPTY).plan.replicas[LARGE] == 0

@@ -174,13 +174,19 @@ def stabilise(  # noqa: PLR0917 (the HPA's own inputs)
     settings: HpaSettings,
     shorten: float = 1.0,
 ) -> int:
-    """The replica count after stabilisation windows and rate limits; keeps the recommendation in ``history``."""
+    """The replica count after stabilisation windows and rate limits; keeps the recommendation in ``history``.
+
+    At its first sight of a scale the HPA notes the replicas that there are as if it had recommended them.
+    """
+    if not history:
+        history.append((now, current))
     longest = max(settings.up_window_seconds, settings.down_window_seconds) / shorten
     while history and history[0][0] <= now - longest:
         history.popleft()
     history.append((now, proposal))
-    lowest = min(count for at, count in history if at > now - settings.up_window_seconds / shorten or at == now)
-    highest = max(count for at, count in history if at > now - settings.down_window_seconds / shorten or at == now)
+    ups = [count for at, count in history if at > now - settings.up_window_seconds / shorten]
+    downs = [count for at, count in history if at > now - settings.down_window_seconds / shorten]
+    lowest, highest = min([proposal, *ups]), max([proposal, *downs])
     wanted = min(max(current, lowest), highest)
     most = max(current + settings.up_pods, ceil(current * (1 + settings.up_ratio)))
     least = math.floor(current * (1 - settings.down_ratio) + 1e-9)

@@ -13,7 +13,7 @@ Source: llm-d ``internal/engines/analyzers/saturation_v2/analyzer.go`` and ``pip
   cost lose floor(SC / c), the cheapest keeping one where it would be the last.
 
 Its wish is a metric that an HPA carries out, whose default windows and rates apply. Missing readings of a replica
-leave it out; with none at all the last wish stands.
+leave it out; with none at all the last wish stands. Requests for a model without replicas wake its cheapest variant.
 """
 
 from __future__ import annotations
@@ -138,8 +138,7 @@ class Wva:
         for tier in sorted({key.tier for key in counts}):
             keys = [key for key in counts if key.tier == tier]
             if not any(counts[key] for key in keys):
-                first = min(keys, key=lambda key: (_usd(snapshot.tiers[key.tier].variant(key.variant)), key))
-                counts[first] = min(1, self._bounds[first][1])
+                counts[_cheapest(snapshot, keys)] = 1
         return dict(routes.plan(snapshot, counts, self._routing).replicas)
 
     def step(self, snapshot: Snapshot) -> Orders:
@@ -148,6 +147,9 @@ class Wva:
         demands = cost.tier_demands(snapshot)
         for tier in sorted({key.tier for key in self._bounds}):
             counts |= self._evaluate(snapshot.tiers[tier], demands[tier].mix, snapshot.now)
+            keys = [key for key in self._bounds if key.tier == tier]
+            if not any(counts[key] for key in keys) and routes.arrives(snapshot, tier, self._routing):
+                counts[_cheapest(snapshot, keys)] = 1
         return Orders(routes.plan(snapshot, counts, self._routing))
 
     def _evaluate(self, tier: TierState, mix: capacity.Mix, now: float) -> dict[VariantKey, int]:
@@ -237,6 +239,10 @@ def _load(replica: Replica, variant: VariantState) -> Sequence[Load]:
         return ()
     profile = cost.sound_profile(variant) or publish.UNKNOWN_PROFILE
     return (Load(usage * profile.kv_tokens, waiting),)
+
+
+def _cheapest(snapshot: Snapshot, keys: Sequence[VariantKey]) -> VariantKey:
+    return min(keys, key=lambda key: (_usd(snapshot.tiers[key.tier].variant(key.variant)), key))
 
 
 def _usd(variant: VariantState) -> float:
