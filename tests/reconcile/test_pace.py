@@ -89,3 +89,20 @@ def test_replicas_go_one_per_interval(wanted: int, scaled_ago: float | None, exp
     waits = expected != wanted
     assert held_plan.memory[key].last_scaled_at == (NOW - 3.0 if waits else NOW)
     assert held_plan.memory[key].fewer_since == NOW - 100
+
+
+def test_what_the_maximum_does_not_allow_goes_at_once() -> None:
+    tier = world.tier()
+    lower = tier.spec.variants[0].model_copy(update={"replicas": type(tier.spec.variants[0].replicas)(min=0, max=2)})
+    status = {"variants": [{"name": "l4", "lastScaled": recall.rfc3339(NOW - 3.0)}]}
+    tier = tier.model_copy(
+        update={
+            "spec": tier.spec.model_copy(update={"variants": [lower]}),
+            "status": type(tier.status).model_validate(status),
+        }
+    )
+    key = VariantKey("default/small", "l4")
+    snapshot = observation.snapshot(Observation((tier,), (), (), {key: ObservedVariant(3)}, {}, {}), now=NOW, epoch=1)
+    wanted = Plan({key: 2}, {}, {key: VariantMemory()}, Prediction(0, 0, 1, 0), Source.OPTIMAL)
+
+    assert pace.hold(wanted, snapshot, {}, 15.0).replicas[key] == 2

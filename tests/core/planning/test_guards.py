@@ -416,6 +416,16 @@ def test_weights_move_within_their_rules(
     assert (found.get("default/small", 0.0), found.get("default/large", 0.0)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("rate", "left"), [(1.0, 0), (signals.Missing("down"), 1)], ids=["known", "unknown"])
+def test_a_tier_without_a_share_stays_while_nothing_is_known_of_who_may_need_it(
+    rate: float | signals.Signal, left: int
+) -> None:
+    world = split({"small": 1.0}, rate=rate)
+    (large,) = (key for key in fleets.plan(world).replicas if key.tier == "default/large")
+
+    assert guards.hold_without_evidence(fleets.plan(world, {large: 0}), world).replicas[large] == left
+
+
 def test_a_sensitive_class_never_leaves_its_tiers_and_fails_closed_without_one() -> None:
     spec = {"classes": [{"name": "all", "match": {"sensitive": True}, "allow": ["large"], "onUnavailable": "Reject"}]}
     chat = fleets.policy("chat", ("small", "large"), {"all": fleets.traffic(1.0)}, spec=spec)
