@@ -7,8 +7,8 @@ mean of two forecasts mostly errs less than either (J. M. Bates, C. W. J. Grange
 
 The upper value adds the quantile of the errors that this forecast really made at that horizon, whatever their
 distribution, joined by the change that is usual in so much time, and never less than the counting noise of arrivals
-that are as bunched as they are. A value beyond the upper one of the sample before means that the method no longer
-holds: the last value does. Outages are left out of all of it (``outages``). Measured on public traces in
+that are as bunched as they are. A present value beyond nearly all errors of a method means that it no longer holds: the
+last value does. Outages are left out of all of it (``outages``). Measured on public traces in
 ``docs/decisions/0009-forecasts.md``. Pure; unusable samples (NaN, negative, out of order) are dropped.
 """
 
@@ -37,6 +37,8 @@ SCORES_NEEDED = 4
 ADVANTAGE = 1.0
 """Over this many divided by the independent past errors, as a share, a method must beat the last value: 20 % better
 while there are 5 of them, 2 % with 50. Fewer tell luck from skill badly."""
+UNFORESEEN = 0.95
+"""A present value beyond this quantile of a method's errors is nothing that it saw coming: the last value is taken."""
 COUNTING_SECONDS = 60.0
 """Window over which observers count arrivals; the counting noise of a rate λ is sqrt(λ / window)."""
 SCALE_FLOOR = 2.0
@@ -171,11 +173,11 @@ def _best(
         name: [(2.0 * one + other) / 3.0 for one, other in zip(word, last, strict=True)] for name, word in asked.items()
     }
     past = _past(samples, horizon)
-    tail = statistics.NormalDist().inv_cdf(quantile)
     change = PRIOR_SPREAD if season is None or season.change is None else season.change
-    spread = tail * change * math.sqrt(horizon / PRIOR_SECONDS)
 
-    def upper(word: Sequence[float]) -> float:
+    def upper(word: Sequence[float], quantile: float = quantile) -> float:
+        tail = statistics.NormalDist().inv_cdf(quantile)
+        spread = tail * change * math.sqrt(horizon / PRIOR_SECONDS)
         known = past.tail(word, quantile) if past.pairs else spread
         relative = (past.effective * known + PRIOR_WEIGHT * spread) / (past.effective + PRIOR_WEIGHT)
         noise = tail * math.sqrt(max(1.0, dispersion) * max(word[-1], last[-1]) / COUNTING_SECONDS)
@@ -186,7 +188,7 @@ def _best(
     errors = {name: past.error(word) for name, word in words.items()}
     handicap = 1.0 - min(0.5, ADVANTAGE / max(1.0, past.effective))
     method = min(errors, key=lambda name: errors[name] * (handicap if name == forecasters.LAST else 1.0))
-    if last[-1] > upper(words[method]):  # it did not see this coming
+    if last[-1] > upper(words[method], max(quantile, UNFORESEEN)):
         method = forecasters.LAST
     word, error = words[method], errors[method]
     usual = past.level or 1.0
