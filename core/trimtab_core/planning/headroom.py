@@ -1,15 +1,15 @@
 """How much of the admissible load may be planned with: learned for each tier from promises kept and missed.
 
-``capacity.admissible_load`` promises its tail for one replica by itself. A fleet does better, since routers send a
-request to the emptiest of several replicas, and one with bursts does worse; neither is known beforehand. How misses
-grow with load is: the share of requests that miss a promise, over the share that may, is close to
+``capacity.admissible_load`` is a model: a fleet may do better or worse for what it doesn't know, such as uneven lengths
+or neighbours on one machine. How misses grow with load is known: the share of requests that miss a promise, over the
+share that may, is close to
 
     k · load⁴,   load = demand / what ready replicas carry by the model,
 
-with k = 1 for a lone replica and about 0.5 for four or more (simulated at loads of 0.8 to 1.5: 0.4 to 0.6 times load⁴
-for four and eight replicas, 0.9 to 1.3 times for one). So one number is learned, k: misses counted over misses expected
-at the loads that were there, recent ones weighing more, with a prior worth a few misses. Planned is with the load at
-which just as much is missed as may be, ``k^(-1/4)``, and with little more than what has been seen to work.
+with k = 1 where the model is right (simulated at loads of 0.8 to 1.5 of one replica: 0.9 to 1.3 times load⁴). So one
+number is learned, k: misses counted over misses expected at the loads that were there, recent ones weighing more, with
+a prior worth a few misses. Planned is with the load at which just as much is missed as may be, ``k^(-1/4)``, and with
+little more than what has been seen to work.
 
 What is missed while replicas carry more than was planned with, while others are starting, and until the queues are
 gone, tells of too few replicas and not of k. What was counted by a profile that has turned out wrong tells nothing:
@@ -28,10 +28,9 @@ from trimtab_core import capacity, recall, signals, units
 from trimtab_core.planning import cost
 from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierKey, TierState
 
-LEAST, MOST = 0.5, 1.15
-"""Bounds of the share. Beyond, promises are kept only as long as nothing changes: misses come too late to tell."""
-CLIFF = 1.0
-"""Most where slots or KV cache bind: beyond what fits, requests queue at once, and no miss tells beforehand."""
+LEAST, MOST = 0.5, 1.0
+"""Bounds of the share. The model knows of pools and bursts, so nothing beyond it is planned with: what fits into slots
+and KV cache ends at a cliff, of which no miss tells beforehand."""
 POWER = 4.0
 """How steeply misses grow with load."""
 PRIOR_MISSES = 5.0
@@ -112,9 +111,8 @@ def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Head
         at=now,
     )
     k = (before.prior**-POWER * PRIOR_MISSES + after.missed) / (PRIOR_MISSES + after.expected)
-    most = CLIFF if _cliff(tier, demand) else MOST
     share = min(k ** (-1.0 / POWER), max(before.prior, REACH * after.seen))
-    return dataclasses.replace(after, utilisation=min(max(share, LEAST), most))
+    return dataclasses.replace(after, utilisation=min(max(share, LEAST), MOST))
 
 
 def _by_profiles(tier: TierState, before: Headroom, now: float) -> Headroom:
@@ -160,17 +158,6 @@ def _starts(tier: TierState, now: float) -> bool:
         replica.phase is ReplicaPhase.PENDING and now - replica.created_at <= LONGEST_START_SECONDS
         for variant in tier.variants
         for replica in variant.replicas
-    )
-
-
-def _cliff(tier: TierState, demand: cost.Demand) -> bool:
-    """Whether slots or KV cache are what limits a variant that serves."""
-    slo = capacity.limits(tier.spec.slo)
-    return any(
-        capacity.admissible_load(profile, demand.mix, slo).limit in {"kv", "sequences"}
-        for variant in tier.variants
-        for profile in (cost.sound_profile(variant),)
-        if profile is not None and variant.count(ReplicaPhase.READY)
     )
 
 
