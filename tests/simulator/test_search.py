@@ -11,7 +11,8 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from trimtab_core.planning.plan import VariantKey
 from trimtab_core.snapshot import Snapshot
-from trimtab_sim import baselines, control, laboratory, report, screen, search, settings, world
+from trimtab_sim import baselines, control, laboratory, report, screen, search, settings, sweeps, tasks, world
+from trimtab_sim.baselines import routes
 
 from tests.simulator import scenarios
 
@@ -26,9 +27,9 @@ def run(attainment: float, cost_usd: float, name: str = "any", *, arrived: int =
     return dataclasses.replace(empty, slo_attainment=attainment, requests=arrived)
 
 
-def drive(found: search.Search, simulate: Callable[[search.Task], report.Run]) -> tuple[report.Run, list[search.Task]]:
+def drive(found: tasks.Search, simulate: Callable[[tasks.Task], report.Run]) -> tuple[report.Run, list[tasks.Task]]:
     """The search's result and all that it asked for; runs are ended early as the simulator does it."""
-    asked: list[search.Task] = []
+    asked: list[tasks.Task] = []
     task = next(found)
     while True:
         asked.append(task)
@@ -65,19 +66,19 @@ def test_the_best_run(runs: list[tuple[float, float]], expected: tuple[float, fl
 RUNGS = [{LARGE: count} for count in range(1, 21)]
 
 
-def fleet(counts: settings.Counts, stop: world.Stop | None) -> search.Task:
-    return search.Task(baselines.StaticPeak(counts), stop)
+def fleet(counts: settings.Counts, stop: world.Stop | None) -> tasks.Task:
+    return tasks.Task(baselines.StaticPeak(counts), stop)
 
 
 @pytest.mark.parametrize("guess", [1, 5, 14, 20])
 @pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 13, 20])
 def test_the_smallest_fleet_that_keeps_the_slo_is_found(needed: int, guess: int) -> None:
-    def simulate(task: search.Task) -> report.Run:
+    def simulate(task: tasks.Task) -> report.Run:
         assert isinstance(task.controller, baselines.StaticPeak)
         count = task.controller.counts[LARGE]
         return run(1.0 if count >= needed else 0.5, float(count))
 
-    found, asked = drive(search.static_peak(LAB, RUNGS, guess - 1, fleet), simulate)
+    found, asked = drive(sweeps.static_peak(LAB, RUNGS, guess - 1, fleet), simulate)
 
     counts = [task.controller.counts[LARGE] for task in asked]  # type: ignore[attr-defined] # of a StaticPeak
     assert found.cost_usd == needed
@@ -87,24 +88,24 @@ def test_the_smallest_fleet_that_keeps_the_slo_is_found(needed: int, guess: int)
 
 
 def test_an_slo_that_no_fleet_keeps_gives_the_smallest_that_is_as_good_as_any() -> None:
-    def simulate(task: search.Task) -> report.Run:
+    def simulate(task: tasks.Task) -> report.Run:
         assert isinstance(task.controller, baselines.StaticPeak)
         count = task.controller.counts[LARGE]
         return run(0.9 if count >= 4 else 0.5, float(count))
 
-    found, _ = drive(search.static_peak(LAB, RUNGS, 2, fleet), simulate)
+    found, _ = drive(sweeps.static_peak(LAB, RUNGS, 2, fleet), simulate)
 
     assert (found.cost_usd, found.slo_attainment) == (4.0, 0.9)
 
 
 @pytest.mark.parametrize("better", [0, 8, 9, 19])
 def test_the_first_run_leads_to_a_better_guess(better: int) -> None:
-    def simulate(task: search.Task) -> report.Run:
+    def simulate(task: tasks.Task) -> report.Run:
         assert isinstance(task.controller, baselines.StaticPeak)
         count = task.controller.counts[LARGE]
         return run(1.0 if count >= 10 else 0.5, float(count))
 
-    found, asked = drive(search.static_peak(LAB, RUNGS, 4, fleet, lambda _: better), simulate)
+    found, asked = drive(sweeps.static_peak(LAB, RUNGS, 4, fleet, lambda _: better), simulate)
 
     assert found.cost_usd == 10.0
     assert asked[0].stop is None  # run to its end
@@ -133,7 +134,7 @@ class Setting:
 
 def swept(
     truth: Sequence[tuple[float, float]], looks: Sequence[tuple[float, float]], tries: int
-) -> tuple[report.Run, list[search.Task]]:
+) -> tuple[report.Run, list[tasks.Task]]:
     """A sweep over settings of which (attainment, USD) are known, and of what they look like."""
 
     def number(controller: control.Controller) -> int:
@@ -144,7 +145,7 @@ def swept(
         attainment, usd = looks[number(controller)]
         return screen.Estimate(usd, attainment)
 
-    found = search.sweep(LAB, look, [Setting(at) for at in range(len(truth))], tries)
+    found = sweeps.sweep(LAB, look, [Setting(at) for at in range(len(truth))], tries)
     return drive(found, lambda task: run(*truth[number(task.controller)], f"{number(task.controller)}"))
 
 
@@ -238,7 +239,7 @@ def test_the_promise_is_the_policys_or_the_tiers() -> None:
 
 
 def test_every_grid_makes_controllers_of_its_baseline() -> None:
-    ground = settings.make(LAB, search.routes.BEST, {LARGE: 4})
+    ground = settings.make(LAB, routes.BEST, {LARGE: 4})
 
     for name, grid in search._GRIDS.items():
         made = settings.controllers(grid, ground)
