@@ -39,7 +39,6 @@ NOISE = 0.01
 WINDOW_SECONDS = 600.0
 """Reversals are counted in any window of this length."""
 _EPSILON = 1e-9
-_NO_PROMISE = capacity.Limits(quantile=0.5)
 
 Profiles = Mapping[VariantKey, CapacityProfile]
 """How fast each variant's replicas really are."""
@@ -121,8 +120,19 @@ def _shortage(tier: TierState, plan: Plan, demand: float, *, truth: Truth, profi
         key = VariantKey(tier.key, variant.name)
         stays = min(plan.replicas.get(key, variant.desired), truth.ready.get(key, 0))
         if stays > 0:
-            served += stays * capacity.admissible_load(profiles[key], mix, _NO_PROMISE).requests_per_second
+            served += stays * full_batch(profiles[key], mix)
     return f"{demand:.3g} req/s arrive, what stays can serve {served:.3g}" if demand > served + _EPSILON else ""
+
+
+def full_batch(profile: CapacityProfile, mix: capacity.Mix) -> float:
+    """Requests a second that a replica serves with its batch always full, however late: nothing can serve more.
+
+    n sequences get a token each in a + b·n seconds, and a prompt of I tokens takes I / P of everybody's time.
+    """
+    footprint = mix.input_tokens + mix.output_tokens / 2
+    n = max(1.0, min(profile.max_sequences, profile.kv_tokens / footprint))
+    step = profile.itl_base_seconds + profile.itl_per_sequence_seconds * n
+    return n / (mix.output_tokens * step + n * mix.input_tokens / profile.prefill_tokens_per_second)
 
 
 def _saves_above_ceiling(snapshot: Snapshot, plan: Plan, policy: PolicyState) -> bool:

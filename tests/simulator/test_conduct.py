@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -20,7 +21,7 @@ SMALL, LARGE = VariantKey("default/small", "l4"), VariantKey("default/large", "h
 PROFILE = CapacityProfile(0.020, 0.001, 10_000, 200_000, 128, 20.0)
 PROFILES = {SMALL: PROFILE, LARGE: PROFILE}
 MIX = capacity.Mix(1000.0, 200.0)
-"""Of this, a replica serves 128 / (200 · 0.148 + 128 · 0.1) = 3.0 req/s with all its 128 slots in use."""
+"""Of this, a replica serves 128 / (200 · 0.148 + 128 · 0.1) = 3.02 req/s with all its 128 slots in use."""
 SHARES = {"small": 0.75, "large": 0.25}
 
 
@@ -107,10 +108,16 @@ def test_more_replicas_need_no_fresh_numbers() -> None:
 
 
 def test_fewer_replicas_than_can_serve_what_arrives_are_wrong_however_fresh_the_numbers() -> None:
-    # three quarters of 10 req/s come to the small tier, two replicas serve 6.0 at most
+    # three quarters of 10 req/s come to the small tier, two replicas serve 6.04 at most
     (move,) = wrong(ordered({SMALL: 2}), so(demand={"default": 10.0}))
 
-    assert move == "small/l4 4 → 2 at 100 s: 7.5 req/s arrive, what stays can serve 6.01"
+    assert move == "small/l4 4 → 2 at 100 s: 7.5 req/s arrive, what stays can serve 6.04"
+
+
+def test_a_full_batch_is_the_most_that_can_be_served() -> None:
+    assert conduct.full_batch(PROFILE, MIX) == pytest.approx(128 / (200 * 0.148 + 128 * 0.1))
+    few = dataclasses.replace(PROFILE, kv_tokens=11_000)  # ten requests of 1,000 + 200 / 2 tokens
+    assert conduct.full_batch(few, MIX) == pytest.approx(10 / (200 * 0.030 + 10 * 0.1))
 
 
 def test_what_starts_or_makes_no_progress_can_not_serve() -> None:
