@@ -56,7 +56,7 @@ def _curve(curve: Curve, most: float) -> list[str]:
     top = max((usd for _, usd in curve), default=most)
     most = min(most, 1.25 * top)
     points = [place(share, usd) for share, usd in curve]
-    parts = [_text(left, 38, "USD a month of the last row against the share of repeated prompts")]
+    parts = [_text(left, 38, "The last row, USD a month, by share of repeated prompts")]
     parts.append(f'<path class="grid" d="M{left:.1f} {PLOT_BOTTOM}H{left + PANEL:.1f}"/>')
     parts.append(f'<path class="line" d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in points)}"/>')
     for (x, y), (share, usd) in zip(points, curve, strict=True):
