@@ -116,8 +116,9 @@ def optimum(scenario: world.Scenario) -> Optimum:
     measured = [_measured(lab, key, classes) for key in _variants(lab)] + _providers(lab)
     usd, notes = _solve(_Program(lab, counted, measured, lab.misses, shift))
     planned = [_modelled(lab, key) for key in _variants(lab)] + _providers(lab)
-    planned_usd, _ = _solve(_Program(lab, counted, planned, lab.misses, shift, lossless=True))
-    return Optimum(usd, max(usd, planned_usd), duration / slots, notes)
+    planned_usd, doubts = _solve(_Program(lab, counted, planned, lab.misses, shift, lossless=True))
+    told = (*notes, *(f"planned: {note}" for note in doubts))
+    return Optimum(usd, max(usd, planned_usd), duration / slots, told)
 
 
 def _shift(lab: laboratory.Laboratory, classes: Iterable[str]) -> float:

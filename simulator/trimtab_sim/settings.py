@@ -21,7 +21,7 @@ WAITING = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Waiting requests per pod that are tried as the HPA's target."""
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of the requests that run at the largest load that keeps the promise."""
-MINIMA = (0.0, 0.25, 0.5, 0.75, 0.9)
+MINIMA = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """minReplicas that are tried, as shares of the static peak's count; at least 1."""
 MAXIMA = (1.0, 1.5)
 """maxReplicas, as multiples of the static peak's count: who runs an autoscaler knows his peak."""
