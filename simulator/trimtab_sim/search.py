@@ -138,7 +138,7 @@ def _all(  # noqa: PLR0917 (what two ways in have in common)
     probes = [] if baselines.StaticPeak.name in wanted or not wanted & _GRIDS.keys() else [bench.probe()]
     searches = [*probes, *first, *(bench.search(name, tries) for name in ordered)]
     waiting = {len(probes) + len(first) + at for at, name in enumerate(ordered) if name in _GRIDS}
-    runs = pool.drive(searches, lambda at: at not in waiting or bench.calibrated)[len(probes) :]
+    runs = pool.drive(searches, lambda at: at not in waiting or bench.peak is not None)[len(probes) :]
     found = dict(zip(ordered, runs[len(first) :], strict=True))
     if same:
         found[biggest.NAME] = _renamed(found[baselines.StaticPeak.name])
@@ -184,12 +184,13 @@ def best(runs: Sequence[Run], target: float) -> Run:
 class _Bench:
     """Searches on one scenario under one routing.
 
-    The first run of a static fleet says how far looks can be trusted: all searches but that one wait for it.
+    The first run of a static fleet says how far looks can be trusted, and the smallest one that keeps the promise is
+    the peak from which settings are made: sweeps wait for it.
     """
 
     def __init__(self, lab: laboratory.Laboratory, routing: routes.Routing, make: sweeps.Make | None = None) -> None:
         self.routing = routing
-        self.calibrated = False
+        self.peak: settings.Counts | None = None
         self._lab = lab
         self._make = make or (lambda counts, stop: tasks.Task(baselines.StaticPeak(counts, routing), stop))
         self._screen = screen.Screen(lab, routing)
@@ -208,22 +209,25 @@ class _Bench:
 
     def static_peak(self) -> tasks.Search:
         """The search of the smallest fleet, which calibrates the looks by its first run."""
-        return sweeps.static_peak(self._lab, self._rungs, self._first, self._make, self._calibrate)
+        run = yield from sweeps.static_peak(self._lab, self._rungs, self._first, self._make, self._calibrate)
+        told = {self._make(counts, None).controller.settings: counts for counts in self._rungs}
+        self.peak = self._rungs[self._first] if run is None else told[run.settings]
+        return run
 
     def probe(self) -> tasks.Search:
         """The run of the first guess alone, to calibrate the looks."""
         run = yield self._make(self._rungs[self._first], None)
-        self._calibrate(run)
+        self.peak = self._rungs[self._calibrate(run)]
         return run
 
     def _sweep(self, grid: settings.Grid, tries: int) -> tasks.Search:
-        ground = settings.make(self._lab, self.routing, self._rungs[self._first])
+        assert self.peak is not None
+        ground = settings.make(self._lab, self.routing, self.peak)
         return (yield from sweeps.sweep(self._lab, self._screen.look, settings.controllers(grid, ground), tries))
 
     def _calibrate(self, run: Run) -> int:
         self._screen.calibrate(self._make(self._rungs[self._first], None).controller, run.slo_attainment)
-        self._first, self.calibrated = self._least_fleet(), True
-        return self._first
+        return self._least_fleet()
 
     def _least_fleet(self) -> int:
         return min(_least(self._keeps, len(self._rungs)), len(self._rungs) - 1)
