@@ -1,9 +1,13 @@
-"""What arrives right now, where it has risen at once: a rate over a minute shows a step after a minute. Pure.
+"""What arrives right now, and soon, where it rises: a rate over a minute shows a step after a minute. Pure.
 
 When arrivals step from r to R, a rate over a window W shows r + (R - r)·t/W after t seconds: a straight line.
 So what it has risen by since the rise began, times W over the time since then, is the whole step. The step fell
 somewhere between two samples and t is counted from the one before it, so the answer is never too high by that. A rise
-that chance may have made, or that lasts longer than the window, is left to the forecast.
+that chance may have made is none.
+
+A rise that goes on for longer than the window is a ramp: the rate is that of half a window ago, and what is ordered now
+serves one start-up later. It is taken to go on until then, as forecasts scored on calmer times don't, but never to more
+than half as much again: most ramps end.
 """
 
 from __future__ import annotations
@@ -21,6 +25,14 @@ DEVIATIONS = 5.0
 they are said to be."""
 GROWTH = 1.5
 """A rise to less than so many times the level before is no surge."""
+RAMP_DEVIATIONS = 4
+"""The same for a ramp, which is asked about with every sample but answered within bounds."""
+RAMP_MOST = 1.5
+"""No ramp is carried on beyond this multiple of what arrives."""
+LONGEST_RAMP_SECONDS = 30.0
+"""No ramp is carried on for longer."""
+BUNCHED = 4.0
+"""Arrivals bunched more than this come in bursts, which are no ramps."""
 _PART = 0.1
 """A sample that adds less than this share to the rise after it is not a part of it, but noise."""
 
@@ -49,3 +61,24 @@ def present(history: Sequence[Sample], dispersion: float = 1.0) -> float:
     if last - base <= chance or last < GROWTH * base:
         return last
     return base + (last - base) * WINDOW_SECONDS / elapsed
+
+
+def ahead(history: Sequence[Sample], seconds: float, dispersion: float = 1.0) -> float:
+    """Arrivals per second so many seconds from now if a ramp goes on; those of now where there is none, 0 without any.
+
+    Args:
+        history: fresh rates, oldest first, the present one last.
+        seconds: until what is ordered now serves.
+        dispersion: variance of arrival counts over their mean; 1 is Poisson.
+    """
+    if not history:
+        return 0.0
+    at, last = history[-1]
+    earlier, value = next(((then, rate) for then, rate in reversed(history) if at - then >= WINDOW_SECONDS), (at, last))
+    if at <= earlier or at - earlier > 2 * WINDOW_SECONDS or dispersion > BUNCHED:
+        return last
+    chance = RAMP_DEVIATIONS * math.sqrt(max(1.0, dispersion) * (last + value) / WINDOW_SECONDS)
+    if last - value <= chance:
+        return last
+    slope = (last - value) / (at - earlier)
+    return min(RAMP_MOST * last, last + slope * (min(seconds, LONGEST_RAMP_SECONDS) + WINDOW_SECONDS / 2))

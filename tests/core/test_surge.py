@@ -83,3 +83,39 @@ def test_it_is_finite_and_never_below_the_last_sample(steps: list[tuple[float, f
     found = surge.present(history, dispersion)
 
     assert history[-1][1] <= found < math.inf
+
+
+def ramp(start: float, end: float, *, seconds: int = 120, every: int = 15) -> list[surge.Sample]:
+    """A rate that rises in a straight line after two quiet minutes."""
+    quiet = [(float(at), start) for at in range(0, 120, every)]
+    rise = [(120.0 + at, start + (end - start) * at / seconds) for at in range(0, seconds + 1, every)]
+    return [*quiet, *rise]
+
+
+def test_a_ramp_goes_on_until_what_is_ordered_serves() -> None:
+    """From 20 to 32 in two minutes: 6 a minute; half a window late and ten seconds ahead is 4 more."""
+    assert surge.ahead(ramp(20.0, 32.0), 10.0) == pytest.approx(36.0)
+
+
+def test_no_ramp_is_carried_on_for_long_or_beyond_half_as_much_again() -> None:
+    assert surge.ahead(ramp(20.0, 32.0), 600.0) == pytest.approx(32.0 + 6.0 * (30.0 + 30.0) / 60.0)
+    assert surge.ahead(ramp(2.0, 40.0), 600.0) == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize(
+    ("history", "dispersion"),
+    [
+        pytest.param(ramp(20.0, 20.0), 1.0, id="level"),
+        pytest.param(ramp(20.0, 24.0), 1.0, id="what chance may have made"),
+        pytest.param(ramp(20.0, 8.0), 1.0, id="a fall"),
+        pytest.param(ramp(20.0, 32.0), 9.0, id="arrivals in bursts"),
+        pytest.param([(0.0, 5.0), (300.0, 40.0)], 1.0, id="nothing was seen for minutes"),
+        pytest.param([(0.0, 5.0)], 1.0, id="a single sample"),
+    ],
+)
+def test_what_is_no_ramp_stays_as_it_is(history: list[surge.Sample], dispersion: float) -> None:
+    assert surge.ahead(history, 60.0, dispersion) == history[-1][1]
+
+
+def test_without_samples_nothing_comes() -> None:
+    assert surge.ahead([], 60.0) == 0.0

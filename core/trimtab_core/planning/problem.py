@@ -268,12 +268,16 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     )
     misses = cost.miss_ratio(traffic)
     present = forecast.mean if arrivals is None else arrivals
-    if evidence is limits.Evidence.FRESH:  # a rate over a minute shows a step after a minute
-        present = surge.present(history, signals.sound(traffic.burstiness) or 1.0)
+    soon, bunched = present, signals.sound(traffic.burstiness) or 1.0
+    if (
+        evidence is limits.Evidence.FRESH
+    ):  # a rate over a minute shows a step after a minute, and a ramp half of it late
+        present = surge.present(history, bunched)
+        soon = surge.ahead(history, horizon_seconds(snapshot, policy, request_class), bunched)
     now = present * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
     # vanished at once mostly comes back, and sooner than replicas could.
-    planned = max(now, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
+    planned = max(now, soon * misses, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
     return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
 
 
@@ -297,8 +301,10 @@ def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Itera
         whole = demand.forecast(
             history, horizon, snapshot.now, quantile=quantile(snapshot, policy, settings), season=seasons.total(known)
         )
+        now = sum(loads[name].now for name in arriving)
+        bunched = sum(loads[name].now * loads[name].mix.burstiness for name in arriving) / now
         above = sum(loads[name].planned - loads[name].now for name in arriving)
-        wanted = max(0.0, whole.upper - sum(loads[name].now for name in arriving))
+        wanted = max(0.0, max(whole.upper, surge.ahead(history, horizon, bunched)) - now)
         if history and wanted < above:
             for name in arriving:
                 found = loads[name]
