@@ -99,7 +99,7 @@ def test_a_ramp_goes_on_until_what_is_ordered_serves() -> None:
 
 def test_no_ramp_is_carried_on_for_long_or_beyond_half_as_much_again() -> None:
     assert surge.ahead(ramp(20.0, 32.0), 600.0) == pytest.approx(32.0 + 6.0 * (30.0 + 30.0) / 60.0)
-    assert surge.ahead(ramp(2.0, 40.0), 600.0) == pytest.approx(60.0)
+    assert surge.ahead(ramp(2.0, 40.0, seconds=60), 600.0) == pytest.approx(60.0)
 
 
 @pytest.mark.parametrize(

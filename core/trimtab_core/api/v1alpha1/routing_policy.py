@@ -84,7 +84,7 @@ class Objective(fields.ApiModel):
     )
     discrimination: fields.Ratio | None = Field(
         None,
-        description="How well the complexity score tells on this traffic which prompts need a better tier, as measured: "
+        description="How well the complexity score tells which prompts of this traffic need a better tier, measured: "
         "0 not at all, 1 fully. Without it, what the built-in score reached on public sets of prompts.",
     )
 
