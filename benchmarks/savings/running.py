@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,5 +124,16 @@ def _world(scenario: schema.Scenario, objects: Sequence[pathlib.Path], trace: Tr
     settings = world.Settings(seed=scenario.seed, points=scenario.points)
     if scenario.prologue_minutes is not None:
         settings = dataclasses.replace(settings, prologue=scenario.prologue_minutes * 60)
-    wrong = faults.of(scenario.faults, f"{scenario.name}: faults") if scenario.faults else faults.NONE
+    wrong = _faults(
+        scenario, {f"{tier.metadata.name}/{one.name}" for tier in bundle.tiers for one in tier.spec.variants}
+    )
     return world.Scenario(bundle.tiers, bundle.policies, bundle.caches, trace, settings, scenario.policy, faults=wrong)
+
+
+def _faults(scenario: schema.Scenario, variants: Collection[str]) -> faults.Faults:
+    """What goes wrong on these variants: a fleet that stands beside another need not have all that can be hit."""
+    known = {
+        kind: [one for one in listed if "variant" not in one or one["variant"] in variants]
+        for kind, listed in scenario.faults.items()
+    }
+    return faults.of(known, f"{scenario.name}: faults")

@@ -143,6 +143,14 @@ def test_the_page_tells_every_target_table_and_picture() -> None:
     assert "Not shown: The sea." in text
 
 
+def test_a_fleet_beside_is_spared_what_hits_variants_that_it_lacks(folder: Path) -> None:
+    (folder / "other.yml").write_text(MANIFESTS.replace("name: l4", "name: other"))
+    text = (folder / "flat.yaml").read_text().replace("twin: m.yml", "twin: other.yml")
+    (folder / "flat.yaml").write_text(text + "faults: {priceChanges: [{at: 0s, variant: only/l4, factor: 3}]}\n")
+    outcome = running.run(schema.load(folder / "flat.yaml"), folder, sources.data_folder())
+    assert outcome.ours.cost_usd == pytest.approx(3 * outcome.runs["twin"].cost_usd)
+
+
 def test_a_picture_shows_ours_those_beside_and_the_cheapest_that_keep_the_slo(folder: Path) -> None:
     scenario = schema.load(folder / "flat.yaml")
     outcome = running.run(scenario, folder, sources.data_folder())
