@@ -33,6 +33,8 @@ from trimtab_core.snapshot import (
 
 IDLE_REQUESTS_PER_SECOND = 1e-3
 """Demand assumed of a class without any where only shares are decided; it needs no replica."""
+STOP_GAP = 1.1
+"""A variant whose work costs more than this multiple of the cheapest one's is there to fill a gap."""
 USUAL_ATTAINMENT = 0.95
 """Share of requests that keep their promise, for which the settings' quantile is meant."""
 LONGEST_HORIZON_SECONDS = 900.0
@@ -444,6 +446,7 @@ class _Builder:
             )
             for variant in tier.variants
         )
+        variants = self.with_stays(tier, variants)
         external = tier.spec.external
         return TierChoice(
             tier.key,
@@ -458,6 +461,20 @@ class _Builder:
             on_demand_share=units.ratio(tier.spec.scaling.on_demand_share),
             warm=tier.spec.scaling.warm,
             cover=limits.cover(tier),
+        )
+
+    def with_stays(self, tier: TierState, variants: tuple[VariantChoice, ...]) -> tuple[VariantChoice, ...]:
+        """The variants, with what a stop-gap costs: it is paid for a scale-down window even if nobody needs it any more.
+
+        What does the tier's work at about the least price is no stop-gap: it can stay.
+        """
+        least = min((v.usd_per_hour / v.speed for v in variants if v.speed and v.high), default=0.0)
+        stay = units.duration_seconds(tier.spec.scaling.scale_down_window) / self.view.settings.amortisation_seconds
+        return tuple(
+            dataclasses.replace(v, switch_usd_per_hour=v.switch_usd_per_hour + stay * v.usd_per_hour)
+            if v.speed and v.usd_per_hour / v.speed > STOP_GAP * least
+            else v
+            for v in variants
         )
 
     def variant(self, tier: TierState, variant: VariantState, speed: float, *, used: bool) -> VariantChoice:
@@ -480,9 +497,7 @@ class _Builder:
         if hold is not None:
             low = high = max(0, current)
         usd = economics.worst_usd_per_hour(self.snapshot, tier.key, variant)
-        # What is added is paid for while it starts, and for a window at least even if nothing needs it any more.
-        paid = limits.startup_seconds(variant) + units.duration_seconds(tier.spec.scaling.scale_down_window)
-        switch = usd * paid / self.view.settings.amortisation_seconds
+        switch = usd * limits.startup_seconds(variant) / self.view.settings.amortisation_seconds
         key, ready = VariantKey(tier.key, variant.name), variant.count(ReplicaPhase.READY)
         up = losses.availability(variant, limits.startup_seconds(variant))
         spot = variant.spec.capacity_type is CapacityType.SPOT
