@@ -464,7 +464,7 @@ class _Builder:
         )
 
     def with_stays(self, tier: TierState, variants: tuple[VariantChoice, ...]) -> tuple[VariantChoice, ...]:
-        """The variants, with what a stop-gap costs: it is paid for a scale-down window even if nobody needs it any more.
+        """The variants, with what a stop-gap costs: it is paid for a scale-down window even if nobody needs it.
 
         What does the tier's work at about the least price is no stop-gap: it can stay.
         """
