@@ -65,7 +65,7 @@ SHORT_OUTPUTS, SHORT_TOKENS, SHORTER = 6.0, 30.0, 0.57
 this power of their rarity; fitted to simulated engines."""
 ALMOST_ALL = 0.995
 """The tail of running sequences for which slots and KV cache must do."""
-LEFT_BY_BURSTS = 0.4
+LEFT_BY_BURSTS = 0.25
 """Share of the load without bursts that is left with any: what then misses its promise, others cure by sharing."""
 UNEVEN_PROMPTS = 0.5
 """How much of its own arrivals' variation an engine of a pool keeps in prefill; fitted as well."""

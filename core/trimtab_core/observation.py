@@ -135,12 +135,14 @@ class Settings:
         freshness: how long a measurement counts.
         history_seconds: how far back the arrivals go that the forecast sees.
         override_seconds: how long a manual edit of a replica count holds.
+        window_seconds: over which rates are taken.
         cloud, region: whose price list holds where no node label tells.
     """
 
     freshness: signals.Freshness = field(default_factory=signals.Freshness)
     history_seconds: float = 7200.0
     override_seconds: float = 1800.0
+    window_seconds: float = 60.0
     cloud: str = "aws"
     region: str = ""
 
@@ -176,7 +178,9 @@ def snapshot(
     tiers = {key(tier.metadata): judge.tier(tier) for tier in observation.tiers}
     policies = {key(policy.metadata): demand.policy(key(policy.metadata), policy) for policy in observation.policies}
     caches = {key(cache.metadata): cache.spec for cache in observation.caches}
-    return Snapshot(now, epoch, dict(sorted(tiers.items())), dict(sorted(policies.items())), caches)
+    return Snapshot(
+        now, epoch, dict(sorted(tiers.items())), dict(sorted(policies.items())), caches, settings.window_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)

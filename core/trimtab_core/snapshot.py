@@ -213,10 +213,11 @@ class PolicyState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The world at ``now`` (epoch seconds), as leader ``epoch`` sees it."""
+    """The world at ``now`` (epoch seconds), as leader ``epoch`` sees it; rates are taken over ``window_seconds``."""
 
     now: float
     epoch: int
     tiers: Mapping[TierKey, TierState]
     policies: Mapping[PolicyKey, PolicyState]
     caches: Mapping[str, v1alpha1.CachePolicySpec] = field(default_factory=dict)
+    window_seconds: float = 60.0

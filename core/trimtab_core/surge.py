@@ -18,30 +18,31 @@ from collections.abc import Sequence
 Sample = tuple[float, float]
 """Epoch seconds, arrivals per second."""
 
-WINDOW_SECONDS = 60.0
-"""Over which observers take rates."""
+LEAST_ARRIVALS = 8.0
+"""A rise by fewer requests than that is none: one that comes where none came is no surge."""
 DEVIATIONS = 5.0
 """A rise of fewer standard deviations of the counts may be chance: one in three million, if arrivals are as bunched as
 they are said to be."""
 GROWTH = 1.5
 """A rise to less than so many times the level before is no surge."""
-RAMP_DEVIATIONS = 4
+RAMP_DEVIATIONS = 4.0
 """The same for a ramp, which is asked about with every sample but answered within bounds."""
 RAMP_MOST = 1.5
 """No ramp is carried on beyond this multiple of what arrives."""
-LONGEST_RAMP_SECONDS = 30.0
-"""No ramp is carried on for longer."""
+LONGEST_RAMP = 0.5
+"""No ramp is carried on for longer than this part of the window."""
 BUNCHED = 4.0
 """Arrivals bunched more than this come in bursts, which are no ramps."""
 _PART = 0.1
 """A sample that adds less than this share to the rise after it is not a part of it, but noise."""
 
 
-def present(history: Sequence[Sample], dispersion: float = 1.0) -> float:
+def present(history: Sequence[Sample], window_seconds: float, dispersion: float = 1.0) -> float:
     """Arrivals per second now: the last sample, or more where a step shows in those before it; 0 without any.
 
     Args:
         history: fresh rates, oldest first, the present one last.
+        window_seconds: over which observers take them.
         dispersion: variance of arrival counts over their mean; 1 is Poisson.
     """
     if not history:
@@ -51,34 +52,36 @@ def present(history: Sequence[Sample], dispersion: float = 1.0) -> float:
     for earlier, value in reversed(history[:-1]):
         if base - value <= _PART * max(last - value, 0.0):
             break
-        if at - earlier >= WINDOW_SECONDS:
+        if at - earlier >= window_seconds:
             return last
         began, base = earlier, value
     elapsed = at - began
     if elapsed <= 0:
         return last
-    chance = DEVIATIONS * math.sqrt(max(1.0, dispersion) * last * elapsed) / WINDOW_SECONDS
+    chance = max(LEAST_ARRIVALS, DEVIATIONS * math.sqrt(max(1.0, dispersion) * last * elapsed)) / window_seconds
     if last - base <= chance or last < GROWTH * base:
         return last
-    return base + (last - base) * WINDOW_SECONDS / elapsed
+    return base + (last - base) * window_seconds / elapsed
 
 
-def ahead(history: Sequence[Sample], seconds: float, dispersion: float = 1.0) -> float:
+def ahead(history: Sequence[Sample], seconds: float, window_seconds: float, dispersion: float = 1.0) -> float:
     """Arrivals per second so many seconds from now if a ramp goes on; those of now where there is none, 0 without any.
 
     Args:
         history: fresh rates, oldest first, the present one last.
         seconds: until what is ordered now serves.
+        window_seconds: over which observers take them.
         dispersion: variance of arrival counts over their mean; 1 is Poisson.
     """
     if not history:
         return 0.0
     at, last = history[-1]
-    earlier, value = next(((then, rate) for then, rate in reversed(history) if at - then >= WINDOW_SECONDS), (at, last))
-    if at <= earlier or at - earlier > 2 * WINDOW_SECONDS or dispersion > BUNCHED:
+    earlier, value = next(((then, rate) for then, rate in reversed(history) if at - then >= window_seconds), (at, last))
+    if at <= earlier or at - earlier > 2 * window_seconds or dispersion > BUNCHED:
         return last
-    chance = RAMP_DEVIATIONS * math.sqrt(max(1.0, dispersion) * (last + value) / WINDOW_SECONDS)
+    deviation = math.sqrt(max(1.0, dispersion) * (last + value) / window_seconds)
+    chance = max(LEAST_ARRIVALS / window_seconds, RAMP_DEVIATIONS * deviation)
     if last - value <= chance:
         return last
     slope = (last - value) / (at - earlier)
-    return min(RAMP_MOST * last, last + slope * (min(seconds, LONGEST_RAMP_SECONDS) + WINDOW_SECONDS / 2))
+    return min(RAMP_MOST * last, last + slope * (min(seconds, window_seconds * LONGEST_RAMP) + window_seconds / 2))

@@ -150,9 +150,8 @@ async def reconcile(ports: Ports, memory: Memory, settings: settings_.Loop, now:
     seen = await observe(ports, settings, now)
     past = await recall_past(ports.metrics, settings, now) if seen.policies and not memory.recalled else None
     seen = dataclasses.replace(seen, past=past or {})
-    snapshot = observation.snapshot(
-        seen, now=now, epoch=memory.epoch, previous=memory.snapshot, settings=settings.judging
-    )
+    judging = dataclasses.replace(settings.judging, window_seconds=settings.window_seconds)
+    snapshot = observation.snapshot(seen, now=now, epoch=memory.epoch, previous=memory.snapshot, settings=judging)
     wanted = optimizer.optimize(snapshot, previous=memory.plan)
     plan = pace.hold(guards.guard(wanted, snapshot), snapshot, memory.moved_at, settings.interval_seconds)
     changes = planning.diff(snapshot, plan)

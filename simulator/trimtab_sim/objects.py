@@ -29,7 +29,9 @@ class Objects:
         tiers: Iterable[v1alpha1.InferenceTier],
         policies: Iterable[v1alpha1.RoutingPolicy],
         caches: Iterable[v1alpha1.CachePolicy],
+        window_seconds: float = 60.0,
     ) -> None:
+        self._judging = observation.Settings(window_seconds=window_seconds)
         self._tiers = {observation.key(tier.metadata): tier for tier in tiers}
         self._policies = {observation.key(policy.metadata): policy for policy in policies}
         self._caches = tuple(caches)
@@ -53,7 +55,7 @@ class Objects:
             answers=answers,
             engines=engines,
         )
-        return observation.snapshot(seen, now=now, epoch=term, previous=previous)
+        return observation.snapshot(seen, now=now, epoch=term, previous=previous, settings=self._judging)
 
     def remember(self, plan: Plan, seen: Snapshot) -> None:
         """Write what the operator would write to status, and nothing else: the loop lives by it alone.

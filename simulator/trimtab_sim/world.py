@@ -120,8 +120,9 @@ class World:
         self._clock = engine.Engine(-self._prologue)
         self._duration = max(scenario.trace.duration_s, 1.0)
         self._recorder = report.Recorder(self._duration, points=settings.points)
-        self._meters = meters.Meters(window_seconds=settings.window / settings.shorten)
-        self._objects = objects.Objects(scenario.tiers, scenario.policies, scenario.caches)
+        window = settings.window / settings.shorten
+        self._meters = meters.Meters(window_seconds=window)
+        self._objects = objects.Objects(scenario.tiers, scenario.policies, scenario.caches, window)
         self._first = first_look(scenario)
         self._previous: Snapshot | None = None
         kinds = scenarios.kinds(self._first, scenario)

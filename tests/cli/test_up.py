@@ -40,7 +40,7 @@ def test_it_serves_then_ends_with_all_its_children_and_can_be_run_again(tmp_path
             started.until_printed(f"http://127.0.0.1:{port}/v1 answers to model auto")
             started.until(lambda: served(port), 60.0, "an answer")
             children = started.children()
-            assert len(children) == 3  # a router and two engines
+            assert 3 <= len(children) <= 9  # a router and engines: two at least, four of each tier at most
             assert started.stop(number) == 128 + number
             assert started.printed.count("stopping: ending all processes") == 1
             assert not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]

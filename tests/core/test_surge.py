@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core import surge
 
+WINDOW = 60.0
+
 
 def rates(before: float, after: float, *, step_at: float, until: float, every: float = 15.0) -> list[surge.Sample]:
     """What a rate over a minute shows when arrivals step at a time."""
@@ -24,11 +26,13 @@ def test_a_step_is_seen_whole_from_the_first_sample_after_it(seen: float) -> Non
     found = rates(1.0, 10.0, step_at=300.0, until=300.0 + seen)
 
     assert found[-1][1] < 8.0
-    assert surge.present(found) == pytest.approx(10.0)
+    assert surge.present(found, WINDOW) == pytest.approx(10.0)
 
 
 def test_a_step_between_two_samples_is_seen_in_part_and_never_exaggerated() -> None:
-    found = [surge.present(rates(1.0, 10.0, step_at=305.0, until=until)) for until in (315.0, 330.0, 345.0, 360.0)]
+    found = [
+        surge.present(rates(1.0, 10.0, step_at=305.0, until=until), WINDOW) for until in (315.0, 330.0, 345.0, 360.0)
+    ]
 
     # 10 of 15 s, 25 of 30 s, 40 of 45 s; then the rise is a minute old, and the rate is left alone
     assert found == pytest.approx([7.0, 8.5, 9.0, 9.25])
@@ -50,14 +54,14 @@ def test_a_step_between_two_samples_is_seen_in_part_and_never_exaggerated() -> N
     ],
 )
 def test_rises_and_what_is_none(history: list[surge.Sample], expected: float) -> None:
-    assert surge.present(history) == pytest.approx(expected)
+    assert surge.present(history, WINDOW) == pytest.approx(expected)
 
 
 def test_bunched_arrivals_need_a_larger_rise() -> None:
     history = [(0.0, 1.0), (15.0, 3.0)]
 
-    assert surge.present(history) == pytest.approx(9.0)
-    assert surge.present(history, dispersion=16.0) == 3.0
+    assert surge.present(history, WINDOW) == pytest.approx(9.0)
+    assert surge.present(history, WINDOW, dispersion=16.0) == 3.0
 
 
 def test_a_steady_stream_hardly_ever_surges() -> None:
@@ -65,7 +69,7 @@ def test_a_steady_stream_hardly_ever_surges() -> None:
     counts = [sum(rng.random() < 0.4 for _ in range(10)) for _ in range(20_000)]  # of every 5 s, 0.8 a second
     series = [(5.0 * at, sum(counts[at - 12 : at]) / 60.0) for at in range(12, len(counts), 3)]
 
-    false = sum(surge.present(series[max(0, at - 8) : at]) > series[at - 1][1] for at in range(1, len(series)))
+    false = sum(surge.present(series[max(0, at - 8) : at], WINDOW) > series[at - 1][1] for at in range(1, len(series)))
 
     assert false <= 1
 
@@ -80,7 +84,7 @@ def test_it_is_finite_and_never_below_the_last_sample(steps: list[tuple[float, f
         at += elapsed
         history.append((at, value))
 
-    found = surge.present(history, dispersion)
+    found = surge.present(history, WINDOW, dispersion)
 
     assert history[-1][1] <= found < math.inf
 
@@ -94,12 +98,12 @@ def ramp(start: float, end: float, *, seconds: int = 120, every: int = 15) -> li
 
 def test_a_ramp_goes_on_until_what_is_ordered_serves() -> None:
     """From 20 to 32 in two minutes: 6 a minute; half a window late and ten seconds ahead is 4 more."""
-    assert surge.ahead(ramp(20.0, 32.0), 10.0) == pytest.approx(36.0)
+    assert surge.ahead(ramp(20.0, 32.0), 10.0, WINDOW) == pytest.approx(36.0)
 
 
 def test_no_ramp_is_carried_on_for_long_or_beyond_half_as_much_again() -> None:
-    assert surge.ahead(ramp(20.0, 32.0), 600.0) == pytest.approx(32.0 + 6.0 * (30.0 + 30.0) / 60.0)
-    assert surge.ahead(ramp(2.0, 40.0, seconds=60), 600.0) == pytest.approx(60.0)
+    assert surge.ahead(ramp(20.0, 32.0), 600.0, WINDOW) == pytest.approx(32.0 + 6.0 * (30.0 + 30.0) / 60.0)
+    assert surge.ahead(ramp(2.0, 40.0, seconds=60), 600.0, WINDOW) == pytest.approx(60.0)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +118,19 @@ def test_no_ramp_is_carried_on_for_long_or_beyond_half_as_much_again() -> None:
     ],
 )
 def test_what_is_no_ramp_stays_as_it_is(history: list[surge.Sample], dispersion: float) -> None:
-    assert surge.ahead(history, 60.0, dispersion) == history[-1][1]
+    assert surge.ahead(history, 60.0, WINDOW, dispersion) == history[-1][1]
 
 
 def test_without_samples_nothing_comes() -> None:
-    assert surge.ahead([], 60.0) == 0.0
+    assert surge.ahead([], 60.0, WINDOW) == 0.0
+
+
+def test_a_single_request_where_none_came_is_no_surge() -> None:
+    history = [(0.0, 0.0), (1.0, 0.0), (2.0, 1 / WINDOW)]
+    assert surge.present(history, WINDOW) == 1 / WINDOW
+
+
+def test_over_a_short_window_a_step_is_whole_sooner() -> None:
+    """A step from 2 to 10 a second that a window of 6 s shows a third of after two."""
+    history = [(0.0, 2.0), (1.0, 2.0), (2.0, 2.0), (3.0, 2.0 + 8.0 / 6.0), (4.0, 2.0 + 16.0 / 6.0)]
+    assert surge.present(history, 6.0) == pytest.approx(10.0)

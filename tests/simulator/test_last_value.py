@@ -31,7 +31,8 @@ def test_as_many_as_the_last_arrivals_need(load: float, factor: float) -> None:
     slo = capacity.limits(scenarios.LARGE.spec.slo)
     profile = look(Missing("none")).tiers["default/large"].variant("h100").profile
     assert profile is not None
-    one = capacity.admissible_load(profile, MIX, slo).requests_per_second
+    pair = dataclasses.replace(MIX, replicas=2.0)  # that share the load
+    one = capacity.admissible_load(profile, pair, slo).requests_per_second
     controller = last_value.LastValue({LARGE: (1, 99)}, seen.POLICY, factor)
 
     plan = controller.step(look(Fresh(load * one, 0.0))).plan

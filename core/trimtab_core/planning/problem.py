@@ -274,8 +274,9 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     if (
         evidence is limits.Evidence.FRESH
     ):  # a rate over a minute shows a step after a minute, and a ramp half of it late
-        present = surge.present(history, bunched)
-        soon = surge.ahead(history, horizon_seconds(snapshot, policy, request_class), bunched)
+        present = surge.present(history, snapshot.window_seconds, bunched)
+        horizon = horizon_seconds(snapshot, policy, request_class)
+        soon = surge.ahead(history, horizon, snapshot.window_seconds, bunched)
     now = present * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
     # vanished at once mostly comes back, and sooner than replicas could.
@@ -306,7 +307,7 @@ def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Itera
         now = sum(loads[name].now for name in arriving)
         bunched = sum(loads[name].now * loads[name].mix.burstiness for name in arriving) / now
         above = sum(loads[name].planned - loads[name].now for name in arriving)
-        wanted = max(0.0, max(whole.upper, surge.ahead(history, horizon, bunched)) - now)
+        wanted = max(0.0, max(whole.upper, surge.ahead(history, horizon, snapshot.window_seconds, bunched)) - now)
         if history and wanted < above:
             for name in arriving:
                 found = loads[name]
