@@ -163,7 +163,7 @@ def eventually(check: collections.abc.Callable[[], T], what: str, *, seconds: fl
     while time.monotonic() < deadline:
         try:
             result = check()
-        except (KubectlError, OSError, http.client.HTTPException) as error:
+        except (KubectlError, OSError, http.client.HTTPException, LookupError) as error:  # or a field is not there yet
             last = error
         else:
             if result:
