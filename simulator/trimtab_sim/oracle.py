@@ -93,9 +93,15 @@ class _Source:
     usd: tuple[float, float] = (0.0, 0.0)
 
 
-def with_regret(runs: Sequence[Run], scenario: world.Scenario) -> tuple[Run, ...]:
-    """The runs with ``regret``: cost above the bound, as a share of it; None where there is no bound above 0."""
-    found = optimum(scenario)
+def with_regret(runs: Sequence[Run], scenario: world.Scenario, found: Optimum | None = None) -> tuple[Run, ...]:
+    """The runs with ``regret``: cost above the bound, as a share of it; None where there is no bound above 0.
+
+    Args:
+        runs: of the scenario.
+        scenario: that they ran on.
+        found: its optimum, if it is known already.
+    """
+    found = found or optimum(scenario)
     return tuple(dataclasses.replace(run, regret=regret(run, found)) for run in runs)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 
 from trimtab_sim import baselines, control, laboratory, oracle, screen, settings, sweeps, tasks, world
 from trimtab_sim.baselines import best_gpu, biggest, recording, routes
@@ -100,7 +101,9 @@ def run_beside(
         raise KeyError(unknown[0])
     told = told or (lambda _: None)
     ours: list[tasks.Search] = []
-    with tasks.Pool(scenario, told, workers) as pool:
+    # The optimum is sought by this process while others simulate.
+    with tasks.Pool(scenario, told, workers) as pool, futures.ThreadPoolExecutor(1) as here:
+        sought = here.submit(oracle.optimum, scenario) if workers > 1 else None
         first: Run | None = None
         if routing == MEAN:
             told(control.Trimtab.name)
@@ -111,7 +114,8 @@ def run_beside(
             ours = [_single(tasks.Task(control.Trimtab()))]
         using = routing if isinstance(routing, routes.Routing) else routes.BEST
         found = _all(scenario, names, pool, using, tries, ours)
-    return oracle.with_regret(found if first is None else (first, *found), scenario)
+        known = sought.result() if sought is not None else None
+    return oracle.with_regret(found if first is None else (first, *found), scenario, known)
 
 
 def _single(task: tasks.Task) -> tasks.Search:
