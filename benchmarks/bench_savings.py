@@ -42,11 +42,12 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Folders: of scenario files, of data, and where pictures go."""
+    """Folders: of scenario files, of data, and where pictures go; and the command that is told."""
 
     scenarios: pathlib.Path
     data: pathlib.Path
     pictures: pathlib.Path
+    command: str = COMMAND
 
 
 def load(only: Sequence[str], folder: pathlib.Path) -> list[schema.Scenario]:
@@ -86,7 +87,7 @@ def measure(scenario: schema.Scenario, places: Places, known: Sequence[Result] =
     return {
         **told,
         "fingerprint": mark,
-        "command": f"{COMMAND} --only {scenario.name}",
+        "command": f"{places.command} --only {scenario.name}",
         "manifests": [_told(path) for path in running.paths(scenario.manifests, places.scenarios)],
         "trace": outcome.trace,
         "requests": outcome.requests,
@@ -151,13 +152,13 @@ def read(path: pathlib.Path) -> list[Result]:
     return list(json.loads(path.read_text())["scenarios"]) if path.exists() else []
 
 
-def write(path: pathlib.Path, new: Sequence[Result]) -> None:
+def write(path: pathlib.Path, new: Sequence[Result], command: str = COMMAND) -> None:
     """Write the file; scenarios that were not run now stay as they stand in it."""
     merged = {result["name"]: result for result in [*read(path), *new]}
     ordered = [merged[name] for name in sorted(merged)]
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "command": COMMAND,
+        "command": command,
         "seed": None,
         "data": "public traces named in each scenario, development rows; list prices of the catalogue",
         "rows": [row for result in ordered for row in result["rows"]],
@@ -179,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build = HERE.parent / "build" / "savings"
     path = given.json or (build / "quick.json" if given.quick else HERE / "out" / "savings.json")
     pictures = path.parent if given.json else build if given.quick else PICTURES
-    places = Places(given.scenarios, sources.data_folder(), pictures)
+    command = f"{COMMAND} --quick" if given.quick else COMMAND
+    places = Places(given.scenarios, sources.data_folder(), pictures, command)
     done: list[Result] = []
     try:
         scenarios = load([name.strip() for name in given.only.split(",") if name.strip()], given.scenarios)
@@ -187,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in results(scenarios, given.jobs, places, read(path) if given.ours else ()):
             show(result)
             done.append(result)
-            write(path, [result])
+            write(path, [result], command)
     except _USAGE as error:
         print(f"bench_savings: {error}", file=sys.stderr)
         return 2
