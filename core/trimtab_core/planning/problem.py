@@ -266,7 +266,7 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
         snapshot.now,
         quantile=quantile(snapshot, policy, settings),
         season=traffic.season,
-        dispersion=signals.sound(traffic.burstiness) or 1.0,
+        dispersion=(signals.sound(traffic.burstiness) or 1.0) * _noise(snapshot),
     )
     misses = cost.miss_ratio(traffic)
     present = forecast.mean if arrivals is None else arrivals
@@ -282,6 +282,11 @@ def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.Reques
     # vanished at once mostly comes back, and sooner than replicas could.
     planned = max(now, soon * misses, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
     return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
+
+
+def _noise(snapshot: Snapshot) -> float:
+    """How much more counts vary than over the window that forecasts reckon with, where it is shorter."""
+    return max(1.0, demand.COUNTING_SECONDS / snapshot.window_seconds)
 
 
 def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Iterable[tuple[LoadKey, Load]]:
@@ -302,7 +307,12 @@ def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Itera
         horizon = max(horizon_seconds(snapshot, policy, each) for each in policy.spec.classes)
         known = [policy.traffic[name].season for name in arriving]
         whole = demand.forecast(
-            history, horizon, snapshot.now, quantile=quantile(snapshot, policy, settings), season=seasons.total(known)
+            history,
+            horizon,
+            snapshot.now,
+            quantile=quantile(snapshot, policy, settings),
+            season=seasons.total(known),
+            dispersion=_noise(snapshot),
         )
         now = sum(loads[name].now for name in arriving)
         bunched = sum(loads[name].now * loads[name].mix.burstiness for name in arriving) / now

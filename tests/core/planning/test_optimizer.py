@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from trimtab_core import signals
 from trimtab_core.planning import cost, guards, optimizer, problem
@@ -167,3 +169,16 @@ def test_a_stricter_promise_is_planned_for_a_rarer_demand(attainment: str, expec
     chat = fleets.policy("chat", (), {"all": fleets.traffic(1.0)}, spec={"slo": slo, "tiers": [{"ref": "small"}]})
     world = fleets.snapshot((), (chat,))
     assert problem.quantile(world, chat, problem.Settings()) == pytest.approx(expected, abs=1e-3)
+
+
+def test_rates_over_a_short_window_are_planned_for_with_more_room() -> None:
+    """Over three seconds counts vary twenty times as much as over a minute."""
+    world = one_tier(3.3 * LOAD, ready=2)
+    minute, moment = (
+        problem.view(dataclasses.replace(world, window_seconds=seconds), problem.Settings()).loads[
+            "default/chat", "all"
+        ]
+        for seconds in (60.0, 3.0)
+    )
+    assert moment.planned > minute.planned
+    assert moment.now == minute.now
