@@ -142,3 +142,15 @@ def _smooth(run: report.Run, width: int = 3) -> list[plots.Point]:
         around = values[max(0, at - width // 2) : at + width // 2 + 1]
         smoothed.append((point.t_s, sum(around) / len(around)))
     return smoothed
+
+
+def of_simulations(course: Course) -> list[page.Figure]:
+    """All that is drawn of simulated runs."""
+    return [
+        load(course),
+        replicas(course),
+        all_replicas(course),
+        cost(course),
+        *latencies(course),
+        attainment(course),
+    ]

@@ -8,6 +8,8 @@ from trimtab_sim import report
 
 from trimtab_cli.pages import page, wording
 
+ASSUMED = "Prompts are synthetic where the trace holds none; the quality kept is estimated from the tiers' priors."
+"""What a page about simulated runs says of its prompts."""
 NUMBERS = (
     "requests", "cost", "$/1,000 requests", "Trimtab saves", "SLO met", "TTFT p95", "ITL p95", "end to end p95",
     "GPU hours", "GPU use", "replica changes", "quality kept",

@@ -20,7 +20,6 @@ _PLANNED = (
     "up. Nothing was simulated: latencies are kept by the capacity model's estimate."
 )
 _MONTH = "A month counts 730 hours like those of this load."
-_ASSUMED = "Prompts are synthetic where the trace holds none; the quality kept is estimated from the tiers' priors."
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ def _sums(side: Side) -> tuple[str, str, str]:
 def _honesty(story: Story) -> list[tuple[str, str]]:
     simulated = story.after.run is not None
     told = [("Load", f"{story.load}."), ("How", _SIMULATED if simulated else _PLANNED), ("Month", _MONTH)]
-    told += [("Assumed", _ASSUMED)] * simulated
+    told += [("Assumed", runs.ASSUMED)] * simulated
     told += [("Note", f"{note}.") for note in story.notes]
     return told + [("Keeps" if kept else "Breaks", f"{text}.") for kept, text in story.after.promises]
 
@@ -144,11 +143,4 @@ def _figures(story: Story, run: report.Run) -> list[page.Figure]:
         limits=story.limits,
         others="before the edit",
     )
-    return [
-        figures.load(course),
-        figures.replicas(course),
-        figures.all_replicas(course),
-        figures.cost(course),
-        *figures.latencies(course),
-        figures.attainment(course),
-    ]
+    return figures.of_simulations(course)

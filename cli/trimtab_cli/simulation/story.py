@@ -20,7 +20,6 @@ _SIMULATED = (
     "that runs in a cluster."
 )
 _BASELINES = "Each baseline is shown in its best setting on this very trace; the settings are at the end of this page."
-_ASSUMED = "Prompts are synthetic where the trace holds none; the quality kept is estimated from the tiers' priors."
 _REGRET = (
     "Regret is the cost above that of an optimum which knows all arrivals, start-ups and prices in advance: no "
     "controller can have less than none."
@@ -123,7 +122,7 @@ def _honesty(story: Story) -> list[tuple[str, str]]:
     told = [("Replayed", f"{story.trace}."), ("Simulated", _SIMULATED)]
     if len(story.runs) > 1:
         told.append(("Baselines", _BASELINES))
-    told += [("Assumed", f"{_ASSUMED} Prompts: {story.prompts}."), ("Conduct", _CONDUCT)]
+    told += [("Assumed", f"{runs.ASSUMED} Prompts: {story.prompts}."), ("Conduct", _CONDUCT)]
     if any(run.regret is not None for run in story.runs):
         told.append(("Regret", _REGRET))
     return told + [("Note", f"{note}.") for note in story.notes]
@@ -148,14 +147,7 @@ def _figures(story: Story) -> list[page.Figure]:
         limits=story.limits,
         others="baselines",
     )
-    return [
-        figures.load(course),
-        figures.replicas(course),
-        figures.all_replicas(course),
-        figures.cost(course),
-        *figures.latencies(course),
-        figures.attainment(course),
-    ]
+    return figures.of_simulations(course)
 
 
 def _name(run: report.Run) -> str:
