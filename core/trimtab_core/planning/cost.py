@@ -13,6 +13,7 @@ from trimtab_core.snapshot import (
     ClassTraffic,
     PolicyKey,
     PolicyState,
+    ReplicaPhase,
     Snapshot,
     TierKey,
     TierState,
@@ -151,6 +152,23 @@ def _share(policy: PolicyState, request_class: str, tier: TierKey) -> float:
     weights = policy.weights.get(request_class)
     share = weights.get(tier, 0.0) if weights else 1.0 / len(policy.tiers)
     return share if math.isfinite(share) and share > 0 else 0.0
+
+
+def carried_per_second(tier: TierState, mix: capacity.Mix, kept: Mapping[str, int] | None = None) -> float:
+    """Requests per second that a tier's ready replicas carry by the capacity model within its own SLO.
+
+    Args:
+        tier: with own variants; what is unknown of a variant's capacity carries nothing.
+        mix: of the requests.
+        kept: by variant, how many of the ready replicas count at most; all where None.
+    """
+    slo, carried = capacity.limits(tier.spec.slo), 0.0
+    for variant in tier.variants:
+        profile, able = sound_profile(variant), variant.count(ReplicaPhase.READY)
+        if profile is not None:
+            able = able if kept is None else min(kept.get(variant.name, 0), able)
+            carried += able * capacity.admissible_load(profile, mix, slo).requests_per_second
+    return carried
 
 
 def sound_price(variant: VariantState) -> float | None:

@@ -24,7 +24,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trimtab_core import capacity, recall, signals, units
+from trimtab_core import recall, signals, units
 from trimtab_core.planning import cost
 from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierKey, TierState
 
@@ -77,14 +77,16 @@ class Headroom:
     profiles: Mapping[str, CapacityProfile] = dataclasses.field(default_factory=dict)
 
 
-def learn(snapshot: Snapshot, before: Mapping[TierKey, Headroom]) -> dict[TierKey, Headroom]:
+def learn(
+    snapshot: Snapshot, demands: Mapping[TierKey, cost.Demand], before: Mapping[TierKey, Headroom]
+) -> dict[TierKey, Headroom]:
     """One step for every tier with replicas of its own.
 
     Args:
         snapshot: what is seen now.
+        demands: on its tiers, see ``cost.tier_demands``.
         before: of the cycle before; a tier that it doesn't know begins with what its status says.
     """
-    demands = cost.tier_demands(snapshot)
     return {
         key: _step(snapshot, tier, demands[key], before.get(key) or Headroom(tier.utilisation, tier.utilisation))
         for key, tier in snapshot.tiers.items()
@@ -163,11 +165,5 @@ def _starts(tier: TierState, now: float) -> bool:
 
 def _load(tier: TierState, demand: cost.Demand) -> float:
     """Demand over what the ready replicas carry by the model."""
-    slo = capacity.limits(tier.spec.slo)
-    carried = sum(
-        variant.count(ReplicaPhase.READY) * capacity.admissible_load(profile, demand.mix, slo).requests_per_second
-        for variant in tier.variants
-        for profile in (cost.sound_profile(variant),)
-        if profile is not None
-    )
+    carried = cost.carried_per_second(tier, demand.mix)
     return demand.requests_per_second / carried if carried else math.inf

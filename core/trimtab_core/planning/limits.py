@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from trimtab_core import capacity, losses, signals, units
+from trimtab_core import losses, signals, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning import cost
 from trimtab_core.planning.plan import Code
@@ -193,14 +193,7 @@ def shortfall(tier: TierState, demand: cost.Demand, kept: Mapping[str, int]) -> 
         demand: on the tier at the weights in force.
         kept: by variant, replicas that serve and stay.
     """
-    slo = capacity.limits(tier.spec.slo)
-    carried = 0.0
-    for variant in tier.variants:
-        profile = cost.sound_profile(variant)
-        if profile is not None:
-            able = min(kept.get(variant.name, 0), variant.count(READY))
-            carried += able * capacity.admissible_load(profile, demand.mix, slo).requests_per_second
-    carried *= ready_utilisation(tier)
+    carried = cost.carried_per_second(tier, demand.mix, kept) * ready_utilisation(tier)
     if demand.requests_per_second <= carried:
         return ""
     return f"{demand.requests_per_second:.3g} req/s arrive, what would stay carries {carried:.3g}"

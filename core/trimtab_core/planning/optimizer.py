@@ -65,7 +65,7 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
             basis = _solve(_Asked(snapshot, problem.build(view, part), settings, previous), question)
         solved.append(basis)
     plan = _assemble(snapshot, solved, view.evidence, previous, kept=kept, tolerance=settings.tolerance)
-    learned = headroom.learn(snapshot, previous.headroom if previous is not None else {})
+    learned = headroom.learn(snapshot, view.demands, previous.headroom if previous is not None else {})
     return dataclasses.replace(plan, headroom=learned, demand=inputs.of_classes(view))
 
 

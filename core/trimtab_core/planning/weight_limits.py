@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trimtab_core import capacity, units
+from trimtab_core import units
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning import cost, limits
 from trimtab_core.planning.plan import Code
@@ -98,13 +98,7 @@ def swamped(snapshot: Snapshot) -> frozenset[TierKey]:
     demands = cost.tier_demands(snapshot)
     found = set()
     for key, tier in snapshot.tiers.items():
-        slo = capacity.limits(tier.spec.slo)
-        carried = sum(
-            variant.count(limits.READY) * capacity.admissible_load(profile, demands[key].mix, slo).requests_per_second
-            for variant in tier.variants
-            for profile in (cost.sound_profile(variant),)
-            if profile is not None
-        )
+        carried = cost.carried_per_second(tier, demands[key].mix)
         if carried and demands[key].requests_per_second > SWAMPED * max(1.0, tier.utilisation) * carried:
             found.add(key)
     return frozenset(found)

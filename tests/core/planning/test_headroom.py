@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trimtab_core import signals
-from trimtab_core.planning import headroom
+from trimtab_core.planning import cost, headroom
 from trimtab_core.planning.headroom import Headroom
 from trimtab_core.snapshot import Snapshot
 
@@ -38,17 +38,21 @@ def world(
     return fleets.snapshot((tier,), (policy,), now=now)
 
 
+def learn(seen: Snapshot, before: dict[str, Headroom]) -> dict[str, Headroom]:
+    return headroom.learn(seen, cost.tier_demands(seen), before)
+
+
 def after(minutes: float, load: float, missed: float, *, start: Headroom | None = None) -> Headroom:
     """What is known after so long a time at that load with those misses."""
     known, cycles = {} if start is None else {TIER: start}, round(minutes * 60 / INTERVAL)
     begin = fleets.NOW if start is None else start.at
     for cycle in range(cycles + 1):
-        known = headroom.learn(world(load, missed, now=begin + cycle * INTERVAL), known)
+        known = learn(world(load, missed, now=begin + cycle * INTERVAL), known)
     return known[TIER]
 
 
 def test_it_starts_with_what_status_says() -> None:
-    assert headroom.learn(world(0.8, 0.0, utilisation=0.97), {})[TIER].utilisation == 0.97
+    assert learn(world(0.8, 0.0, utilisation=0.97), {})[TIER].utilisation == 0.97
 
 
 def test_misses_as_the_model_expects_lead_to_the_models_own_limit() -> None:
@@ -74,7 +78,7 @@ def test_nothing_is_learned_while_more_is_carried_than_was_planned_or_a_replica_
     just_made = tuple(dataclasses.replace(one, created_at=now - 30) for one in pending.replicas)
     pending = dataclasses.replace(pending, replicas=just_made)
     starting = dataclasses.replace(tier, variants=(*tier.variants, pending))
-    known = headroom.learn(dataclasses.replace(world(0.8, 0.5), now=now, tiers={TIER: starting}), {TIER: settled})
+    known = learn(dataclasses.replace(world(0.8, 0.5), now=now, tiers={TIER: starting}), {TIER: settled})
     assert known[TIER].utilisation == settled.utilisation
 
 
@@ -89,7 +93,7 @@ def test_what_is_missed_for_want_of_replicas_says_nothing() -> None:
 @pytest.mark.parametrize("missed", [signals.Stale(9.0, 60.0), signals.Missing("no series")], ids=["stale", "missing"])
 def test_signals_that_are_not_fresh_change_nothing(missed: signals.Signal) -> None:
     before = after(30, 0.9, 0.01)
-    known = headroom.learn(world(0.9, missed, now=before.at + INTERVAL), {TIER: before})
+    known = learn(world(0.9, missed, now=before.at + INTERVAL), {TIER: before})
     assert dataclasses.replace(known[TIER], at=before.at) == before
 
 
@@ -109,7 +113,7 @@ def test_whatever_is_measured_the_share_stays_in_bounds(story: list[tuple[float,
     now = fleets.NOW
     for load, missed, elapsed in story:
         now += elapsed
-        known = headroom.learn(world(load, missed, now=now), known)
+        known = learn(world(load, missed, now=now), known)
         assert headroom.LEAST <= known[TIER].utilisation <= headroom.MOST
 
 
@@ -133,14 +137,14 @@ def test_misses_under_a_profile_that_turned_out_wrong_are_forgotten() -> None:
     blamed = after(10, 0.8, 4 * ALLOWED)
     assert blamed.utilisation < 0.75
     now = blamed.at + INTERVAL
-    nearly = headroom.learn(slower(world(0.8, 0.1, now=now), 1.03), {TIER: blamed})[TIER]
+    nearly = learn(slower(world(0.8, 0.1, now=now), 1.03), {TIER: blamed})[TIER]
     assert nearly.missed > blamed.missed * 0.9, "a little slower is the same profile"
-    anew = headroom.learn(slower(world(0.8, 0.1, now=now), 1.3), {TIER: blamed})[TIER]
+    anew = learn(slower(world(0.8, 0.1, now=now), 1.3), {TIER: blamed})[TIER]
     assert (anew.utilisation, anew.missed) == (0.85, 0.0)
 
 
 def test_what_a_profile_that_creeps_away_taught_is_forgotten_as_well() -> None:
     known, begin = {TIER: after(10, 0.8, 4 * ALLOWED)}, fleets.NOW + 600
     for cycle, factor in enumerate((1.02, 1.04, 1.06)):
-        known = headroom.learn(slower(world(0.8, 0.1, now=begin + (cycle + 1) * INTERVAL), factor), known)
+        known = learn(slower(world(0.8, 0.1, now=begin + (cycle + 1) * INTERVAL), factor), known)
     assert known[TIER].missed == 0.0
