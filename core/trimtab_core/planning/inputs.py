@@ -23,7 +23,8 @@ from trimtab_core.snapshot import (
 )
 
 if TYPE_CHECKING:
-    from trimtab_core.planning.problem import Load, View
+    from trimtab_core.planning.loads import Load
+    from trimtab_core.planning.problem import View
 
 FORECAST, GIVEN = "Forecast", "Given"
 """States of inputs that nobody measured: computed ahead, or read from specs and price lists."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trimtab_core import capacity, demand, economics, losses, quality, signals, surge, units
-from trimtab_core import season as seasons
+from trimtab_core import capacity, economics, losses, quality, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
-from trimtab_core.planning import cost, limits
+from trimtab_core.planning import cost, limits, loads
 from trimtab_core.planning.plan import Code, VariantKey
 from trimtab_core.snapshot import (
     CapacityProfile,
@@ -35,10 +34,6 @@ IDLE_REQUESTS_PER_SECOND = 1e-3
 """Demand assumed of a class without any where only shares are decided; it needs no replica."""
 STOP_GAP = 1.1
 """A variant whose work costs more than this multiple of the cheapest one's is there to fill a gap."""
-USUAL_ATTAINMENT = 0.95
-"""Share of requests that keep their promise, for which the settings' quantile is meant."""
-LONGEST_HORIZON_SECONDS = 900.0
-"""No forecast looks further ahead than this: beyond it the last value is the better guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +118,6 @@ class TierChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Demand of one class after the cache, in requests per second.
-
-    Attributes:
-        now: present.
-        planned: upper forecast one start-up time ahead, never below ``now``.
-        evidence: how far it may be trusted; ``why`` says what is wrong.
-    """
-
-    now: float
-    planned: float
-    mix: capacity.Mix
-    evidence: limits.Evidence
-    why: str
-    forecast: demand.Forecast
-
-
-@dataclass(frozen=True, slots=True)
 class ClassChoice:
     """One class: where it may go and what that takes.
 
@@ -155,7 +132,7 @@ class ClassChoice:
 
     policy: PolicyKey
     name: str
-    load: Load
+    load: loads.Load
     tiers: tuple[TierKey, ...]
     work: Mapping[TierKey, float]
     external_usd: Mapping[TierKey, float]
@@ -221,9 +198,6 @@ class Part:
     policies: tuple[PolicyKey, ...]
 
 
-LoadKey = tuple[PolicyKey, str]
-
-
 def parts(snapshot: Snapshot) -> tuple[Part, ...]:
     """The snapshot's connected components, in a fixed order; a tier that no policy uses is one by itself."""
     parent: dict[str, str] = {key: key for key in snapshot.tiers}
@@ -250,107 +224,6 @@ def parts(snapshot: Snapshot) -> tuple[Part, ...]:
     return tuple(Part(tuple(keys), tuple(policies_of.get(top, ()))) for top, keys in sorted(tiers_of.items()))
 
 
-def load(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass, settings: Settings) -> Load:
-    """Demand of one class, with every gap read as the safe side of what it may hide."""
-    traffic = policy.traffic.get(request_class.name)
-    evidence, why = limits.evidence_of(traffic)
-    if traffic is None:
-        return Load(0.0, 0.0, capacity.DEFAULT_MIX, evidence, why, demand.Forecast(0.0, 0.0, "none"))
-    arrivals = signals.sound(traffic.arrivals_per_second)
-    history = traffic.history
-    if arrivals is not None:
-        history = (*(sample for sample in history if sample[0] < snapshot.now), (snapshot.now, arrivals))
-    forecast = demand.forecast(
-        history,
-        horizon_seconds(snapshot, policy, request_class),
-        snapshot.now,
-        quantile=quantile(snapshot, policy, settings),
-        season=traffic.season,
-        dispersion=(signals.sound(traffic.burstiness) or 1.0) * _noise(snapshot),
-    )
-    misses = cost.miss_ratio(traffic)
-    present = forecast.mean if arrivals is None else arrivals
-    soon, bunched = present, signals.sound(traffic.burstiness) or 1.0
-    if (
-        evidence is limits.Evidence.FRESH
-    ):  # a rate over a minute shows a step after a minute, and a ramp half of it late
-        present = surge.present(history, snapshot.window_seconds, bunched)
-        horizon = horizon_seconds(snapshot, policy, request_class)
-        soon = surge.ahead(history, horizon, snapshot.window_seconds, bunched)
-    now = present * misses
-    # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
-    # vanished at once mostly comes back, and sooner than replicas could.
-    planned = max(now, soon * misses, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
-    return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
-
-
-def _noise(snapshot: Snapshot) -> float:
-    """How much more counts vary than over the window that forecasts reckon with, where it is shorter."""
-    return max(1.0, demand.COUNTING_SECONDS / snapshot.window_seconds)
-
-
-def _loads(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> Iterable[tuple[LoadKey, Load]]:
-    """Demand of all classes of a policy; together they are planned for as much as the policy's whole may reach.
-
-    Classes that swing apart even out, and those that rise together don't: the error of the whole's own forecast knows
-    which, so what the classes' upper values add up to beyond it is taken off, from each in proportion.
-    """
-    loads = {each.name: load(snapshot, policy, each, settings) for each in policy.spec.classes}
-    arriving = [name for name, found in loads.items() if found.now]
-    if len(arriving) > 1:
-        samples: dict[float, list[float]] = {}
-        for name in arriving:
-            misses = cost.miss_ratio(policy.traffic[name])
-            for at, arrivals in policy.traffic[name].history:
-                samples.setdefault(at, []).append(arrivals * misses)
-        history = [(at, sum(found)) for at, found in sorted(samples.items()) if len(found) == len(arriving)]
-        horizon = max(horizon_seconds(snapshot, policy, each) for each in policy.spec.classes)
-        known = [policy.traffic[name].season for name in arriving]
-        whole = demand.forecast(
-            history,
-            horizon,
-            snapshot.now,
-            quantile=quantile(snapshot, policy, settings),
-            season=seasons.total(known),
-            dispersion=_noise(snapshot),
-        )
-        now = sum(loads[name].now for name in arriving)
-        bunched = sum(loads[name].now * loads[name].mix.burstiness for name in arriving) / now
-        above = sum(loads[name].planned - loads[name].now for name in arriving)
-        wanted = max(0.0, max(whole.upper, surge.ahead(history, horizon, snapshot.window_seconds, bunched)) - now)
-        if history and wanted < above:
-            for name in arriving:
-                found = loads[name]
-                planned = found.now + (found.planned - found.now) * wanted / above
-                loads[name] = dataclasses.replace(found, planned=planned)
-    return (((policy.key, name), found) for name, found in loads.items())
-
-
-def quantile(snapshot: Snapshot, policy: PolicyState, settings: Settings) -> float:
-    """The forecast's quantile to plan for: the fewer requests may miss their promise, the rarer it may be exceeded.
-
-    By the cube root, as a load that is exceeded costs few promises at first: measured on recorded hours, 0.7 keeps 95 %
-    at the least cost, and 0.8 keeps 99 % (decision 0013).
-    """
-    slos = [policy.spec.slo] if policy.spec.slo is not None else []
-    slos += [snapshot.tiers[key].spec.slo for key in policy.tiers if key in snapshot.tiers]
-    missed = 1.0 - max((units.ratio(slo.attainment) for slo in slos), default=USUAL_ATTAINMENT)
-    relative = max(1e-4, missed) / (1.0 - USUAL_ATTAINMENT)
-    return 1.0 - (1.0 - settings.quantile) * math.pow(relative, 1.0 / 3.0)
-
-
-def horizon_seconds(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> float:
-    """How far ahead capacity must be ordered: the slowest start-up among variants of use, and one interval."""
-    startups = [
-        limits.startup_seconds(variant)
-        for key in limits.allowed_tiers(snapshot, policy, request_class)
-        for variant in snapshot.tiers[key].variants
-        if variant.spec.replicas.max > 0 and variant.profile is not None
-    ]
-    interval = units.duration_seconds(policy.spec.retune.interval)
-    return min(LONGEST_HORIZON_SECONDS, max(startups, default=0.0) + interval)
-
-
 Evidences = Mapping[TierKey, tuple[limits.Evidence, str]]
 """How far the signals behind each tier's demand may be trusted; tiers that aren't named have fresh ones."""
 
@@ -361,15 +234,17 @@ class View:
 
     snapshot: Snapshot
     settings: Settings
-    loads: Mapping[LoadKey, Load]
+    loads: Mapping[loads.Key, loads.Load]
     evidence: Evidences
     demands: Mapping[TierKey, cost.Demand]
 
 
 def view(snapshot: Snapshot, settings: Settings) -> View:
     """Judge and forecast the demand of every class."""
-    loads = {key: found for policy in snapshot.policies.values() for key, found in _loads(snapshot, policy, settings)}
-    return View(snapshot, settings, loads, limits.tier_evidence(snapshot), cost.tier_demands(snapshot))
+    found: dict[loads.Key, loads.Load] = {}
+    for policy in snapshot.policies.values():
+        found |= loads.of_policy(snapshot, policy, settings.quantile)
+    return View(snapshot, settings, found, limits.tier_evidence(snapshot), cost.tier_demands(snapshot))
 
 
 def _shared(
@@ -446,13 +321,13 @@ class _Builder:
                 self.notes.append(Note(limits.Hold(Code.INFEASIBLE, found.pop(name).reason), tier.key, name))
         return found
 
-    def tier(self, tier: TierState, loads: Mapping[str, capacity.Capacity], *, used: bool) -> TierChoice:
-        fastest = max((load.requests_per_second for load in loads.values()), default=0.0)
+    def tier(self, tier: TierState, carried: Mapping[str, capacity.Capacity], *, used: bool) -> TierChoice:
+        fastest = max((load.requests_per_second for load in carried.values()), default=0.0)
         variants = tuple(
             self.variant(
                 tier,
                 variant,
-                loads[variant.name].requests_per_second / fastest if variant.name in loads else 0.0,
+                carried[variant.name].requests_per_second / fastest if variant.name in carried else 0.0,
                 used=used,
             )
             for variant in tier.variants
@@ -554,7 +429,7 @@ class _Builder:
         )
 
     def work(
-        self, tier: TierChoice, policy: PolicyState, request_class: v1alpha1.RequestClass, load: Load
+        self, tier: TierChoice, policy: PolicyState, request_class: v1alpha1.RequestClass, load: loads.Load
     ) -> tuple[float, bool, str]:
         """Reference replica-seconds per request, whether the class's SLO can be kept, and why not.
 
@@ -571,10 +446,10 @@ class _Builder:
             for profile in (cost.sound_profile(variant),)
             if choice.speed and profile is not None
         ]
-        loads = [(speed, _shared(profile, load.mix, slo, load.planned)) for speed, profile in able]
-        kept = [found for found in loads if found[1].feasible]
-        worst = max(speed * found.seconds_per_request for speed, found in kept or loads)
-        return worst, bool(kept), "" if kept else loads[0][1].reason
+        carried = [(speed, _shared(profile, load.mix, slo, load.planned)) for speed, profile in able]
+        kept = [found for found in carried if found[1].feasible]
+        worst = max(speed * found.seconds_per_request for speed, found in kept or carried)
+        return worst, bool(kept), "" if kept else carried[0][1].reason
 
     def external_usd(self, key: TierKey, mix: capacity.Mix) -> float:
         rates = self.snapshot.tiers[key].token_rates

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from trimtab_core import signals
-from trimtab_core.planning import cost, guards, optimizer, problem
+from trimtab_core.planning import cost, guards, loads, optimizer, problem
 from trimtab_core.planning import plan as plans
 from trimtab_core.planning.plan import Code, Source
 from trimtab_core.snapshot import TierState, VariantMemory
@@ -168,7 +168,7 @@ def test_a_stricter_promise_is_planned_for_a_rarer_demand(attainment: str, expec
     slo = {"e2e": {"p95": "45s"}, "attainment": attainment}
     chat = fleets.policy("chat", (), {"all": fleets.traffic(1.0)}, spec={"slo": slo, "tiers": [{"ref": "small"}]})
     world = fleets.snapshot((), (chat,))
-    assert problem.quantile(world, chat, problem.Settings()) == pytest.approx(expected, abs=1e-3)
+    assert loads.quantile(world, chat, problem.Settings().quantile) == pytest.approx(expected, abs=1e-3)
 
 
 def test_rates_over_a_short_window_are_planned_for_with_more_room() -> None:
