@@ -9,8 +9,6 @@ import csv
 import gzip
 import itertools
 import pathlib
-import random
-from dataclasses import dataclass
 
 from trimtab_sim import synthetic, traces
 from trimtab_sim.workload import Trace
@@ -18,18 +16,6 @@ from trimtab_sim.workload import Trace
 HOUR = "traces/azure2023_conv.csv.gz"
 RATES = "traces/azure2024_weekly_rpm_digitised.csv.gz"
 MINUTES_PER_DAY = 1440.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Lengths of random rows of a recorded trace."""
-
-    rows: tuple[tuple[int, int], ...]
-
-    def __call__(self, rng: random.Random, time_s: float) -> tuple[int, int]:
-        """Input and output tokens of a request."""
-        del time_s
-        return self.rows[int(rng.random() * len(self.rows))]
 
 
 def hour(data: pathlib.Path, *, scale: float, seed: int) -> Trace:
@@ -66,6 +52,6 @@ def days(
         (start_s, span_s, mean_rps * rate / mean)
         for start_s, span_s, (_, rate) in zip(starts_s, spans_s, points, strict=False)
     ]
-    lengths = Rows(tuple((one.input_tokens, one.output_tokens) for one in traces.load(data / HOUR)))
+    lengths = synthetic.Rows(tuple((one.input_tokens, one.output_tokens) for one in traces.load(data / HOUR)))
     told = f"Azure 2024 {workload}, {count} days from day {first}, {speed:g} times as fast, {mean_rps:g} requests/s"
     return synthetic.from_rates(windows, lengths, seed=seed, source=f"{told}, seed {seed}")

@@ -106,19 +106,7 @@ def _lengths(asked: schema.Lengths | None, folder: pathlib.Path) -> synthetic.Le
         shares = itertools.accumulate(kind.share for kind in asked.mixed)
         return Mixed(tuple(shares), tuple(_lengths(kind.lengths, folder) for kind in asked.mixed))
     rows = traces.load(folder / (asked.file or "")).requests
-    return Rows(tuple((row.input_tokens, row.output_tokens) for row in rows))
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Lengths of random rows of a recorded trace, input and output together."""
-
-    rows: tuple[tuple[int, int], ...]
-
-    def __call__(self, rng: random.Random, time_s: float) -> tuple[int, int]:
-        """Input and output tokens of a request."""
-        del time_s
-        return self.rows[int(rng.random() * len(self.rows))]
+    return synthetic.Rows(tuple((row.input_tokens, row.output_tokens) for row in rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,18 @@ class Quantiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Lengths of random rows of a recorded trace, input and output together."""
+
+    rows: tuple[tuple[int, int], ...]
+
+    def __call__(self, rng: random.Random, time_s: float) -> tuple[int, int]:
+        """Input and output tokens of a request."""
+        del time_s
+        return self.rows[int(rng.random() * len(self.rows))]
+
+
+@dataclass(frozen=True, slots=True)
 class LogNormal:
     """Lengths by log-normal distributions, input and output apart.
 

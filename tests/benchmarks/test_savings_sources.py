@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from savings import schema, sources
+from trimtab_sim import synthetic
 from trimtab_sim.workload import TraceError
 
 CURVE = "who,minute,per_minute\nus,10,60\nthem,10,999\nus,20,120\nus,30,0\nus,40,60\n"
@@ -84,7 +85,7 @@ def test_lengths_of_a_recorded_trace_stay_together(tmp_path: Path) -> None:
 
 
 def test_kinds_of_requests_come_by_their_shares() -> None:
-    short, long = sources.Rows(((10, 1),)), sources.Rows(((9000, 100),))
+    short, long = synthetic.Rows(((10, 1),)), synthetic.Rows(((9000, 100),))
     mixed, rng = sources.Mixed((0.8, 1.0), (short, long)), random.Random(1)
     drawn = [mixed(rng, 0.0) for _ in range(5000)]
     assert drawn.count((10, 1)) / 5000 == pytest.approx(0.8, abs=0.02)
