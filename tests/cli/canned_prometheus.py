@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from tests import loopback
 
 Groups = Mapping[tuple[str, ...], float]
 """Values by label values, in the order of the query's labels."""
@@ -19,27 +19,12 @@ Groups = Mapping[tuple[str, ...], float]
 def serve(metrics: Mapping[str, Groups], *, status: int = 200) -> Iterator[str]:
     """Its address. Metrics that aren't named have no series; a period has its value once a minute."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
-            data = json.dumps({"status": "success", "data": {"result": _result(metrics, asked)}}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(path: str) -> tuple[int, bytes]:
+        asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query))
+        return status, json.dumps({"status": "success", "data": {"result": _result(metrics, asked)}}).encode()
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with loopback.answering(answer) as address:
+        yield address
 
 
 def _result(metrics: Mapping[str, Groups], asked: Mapping[str, str]) -> list[dict[str, Any]]:

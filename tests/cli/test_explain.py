@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from trimtab_cli import explain, simulate
+
+from tests import loopback
 
 from . import samples
 
@@ -249,27 +249,14 @@ OBJECTS: Mapping[str, Any] = {
 def kubeconfig(tmp_path: Path) -> Iterator[Path]:
     """A kubeconfig for an API server on loopback that holds the objects above."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = OBJECTS.get(self.path)
-            data = json.dumps(found or {"message": "not found"}).encode()
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(path: str) -> tuple[int, bytes]:
+        found = OBJECTS.get(path)
+        return 200 if found else 404, json.dumps(found or {"message": "not found"}).encode()
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    path = tmp_path / "kubeconfig"
-    path.write_text(kube_config(f"http://127.0.0.1:{server.server_address[1]}"))
-    yield path
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with loopback.answering(answer) as address:
+        path = tmp_path / "kubeconfig"
+        path.write_text(kube_config(address))
+        yield path
 
 
 def kube_config(address: str) -> str:

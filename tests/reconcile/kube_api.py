@@ -20,6 +20,8 @@ from typing import Any
 from kubernetes import client
 from trimtab_operator import kube
 
+from tests import loopback
+
 Object = dict[str, Any]
 SERVED = {kind.plural: kind for kind in kube.KINDS.values()}
 
@@ -198,16 +200,8 @@ def serve(api: FakeApi) -> Iterator[str]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with loopback.serving(Handler, daemon_threads=True) as address:
+        yield address
 
 
 @contextmanager

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import math
 import socket
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +15,8 @@ from trimtab_core import observation, telemetry
 from trimtab_core.telemetry import Answer, Operation, Query
 from trimtab_operator import errors
 from trimtab_operator.observe import combined, prometheus
+
+from tests import loopback
 
 NOW = 1_800_000_000.0
 ARRIVALS = Query(telemetry.ARRIVALS, Operation.RATE, ("policy", "class"), window_seconds=60.0)
@@ -48,27 +48,11 @@ def canned() -> Canned:
 
 @pytest.fixture
 def url(canned: Canned) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        wbufsize = 65536
+    def answer(path: str) -> tuple[int, bytes]:
+        return canned.answer(dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query)))
 
-        def do_GET(self) -> None:
-            query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
-            status, data = canned.answer(query)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with loopback.answering(answer) as address:
+        yield address
 
 
 def ask(url: str, query: Query = ARRIVALS, now: float = NOW) -> Any:
