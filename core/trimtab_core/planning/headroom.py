@@ -13,8 +13,8 @@ little more than what has been seen to work.
 
 What is missed while replicas carry more than was planned with, while others are starting, and until the queues are
 gone, tells of too few replicas and not of k. What was counted by a profile that has turned out wrong tells nothing:
-when a step of a variant takes clearly longer or shorter than was thought, k is learned anew. Signals that aren't fresh
-change nothing.
+when a step of a variant takes clearly longer or shorter than was thought, k is learned anew, from no more than the
+share that learning starts with. Signals that aren't fresh change nothing.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _by_profiles(tier: TierState, before: Headroom, now: float) -> Headroom:
     profiles = {variant.name: found for variant in tier.variants if (found := cost.sound_profile(variant)) is not None}
     known = before.profiles
     if any(_another(profile, known[name]) for name, profile in profiles.items() if name in known):
-        anew = recall.START_UTILISATION
+        anew = min(before.prior, recall.START_UTILISATION)
         return Headroom(anew, anew, at=before.at, overloaded_at=now, profiles=profiles)
     return before if known.keys() == profiles.keys() else dataclasses.replace(before, profiles={**profiles, **known})
 

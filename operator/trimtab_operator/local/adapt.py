@@ -19,6 +19,9 @@ from trimtab_operator.local.store import Object
 SHORTEST_INTERVAL_SECONDS = 2.0
 SHORTEST_WINDOW_SECONDS = 10.0
 """Rates over less than this would follow chance: five intervals, and dozens of requests in the demo."""
+SHORT_WINDOW_UTILISATION = "0.70"
+"""Share of the admissible load to begin with where windows are shortened: what is counted in seconds swings by tens of
+percent, one busy machine delays every step of every engine, and minutes are too few to learn by how much."""
 SETTLE_SECONDS = 1.5
 """A local router looks at its table's file twice a second."""
 
@@ -28,7 +31,8 @@ def adapt(objects: Sequence[Object], time_scale: float = 1.0) -> list[Object]:
     adapted: list[Object] = []
     for found in objects:
         if isinstance(found, v1alpha1.InferenceTier):
-            adapted.append(found.model_copy(update={"spec": _tier(found.spec, time_scale)}))
+            changes = {"spec": _tier(found.spec, time_scale), "status": _status(found.status, time_scale)}
+            adapted.append(found.model_copy(update=changes))
         elif isinstance(found, v1alpha1.RoutingPolicy):
             adapted.append(found.model_copy(update={"spec": _policy(found.spec, time_scale)}))
         else:
@@ -65,6 +69,13 @@ def _tier(spec: v1alpha1.InferenceTierSpec, time_scale: float) -> v1alpha1.Infer
     )
     variants = [_variant(spec.model.name, variant, time_scale) for variant in spec.variants]
     return spec.model_copy(update={"scaling": scaling, "variants": variants})
+
+
+def _status(status: v1alpha1.InferenceTierStatus, time_scale: float) -> v1alpha1.InferenceTierStatus:
+    """More room from the start where time is shortened, unless it is known how much is needed."""
+    if time_scale == 1 or status.utilisation is not None:
+        return status
+    return status.model_copy(update={"utilisation": SHORT_WINDOW_UTILISATION})
 
 
 def _variant(model: str, variant: v1alpha1.Variant, time_scale: float) -> v1alpha1.Variant:

@@ -115,3 +115,15 @@ def test_durations_stay_writable() -> None:
         tier = adapted_tier(time_scale)
         assert v1alpha1.InferenceTier.model_validate(tier.to_dict()) == tier
         assert units.duration_seconds(tier.spec.scaling.scale_down_window) == pytest.approx(300 / time_scale, rel=1e-5)
+
+
+def test_where_time_is_shortened_more_room_is_kept_until_something_is_learned() -> None:
+    assert adapted_tier().status.utilisation is None
+    assert adapted_tier(20.0).status.utilisation == adapt.SHORT_WINDOW_UTILISATION
+
+
+def test_a_share_that_is_known_already_stays() -> None:
+    learned = TIER.model_copy(update={"status": TIER.status.model_copy(update={"utilisation": "0.93"})})
+    (found,) = adapt.adapt([learned], 20.0)
+    assert isinstance(found, v1alpha1.InferenceTier)
+    assert found.status.utilisation == "0.93"
