@@ -109,7 +109,7 @@ class Observation:
     """Everything that was seen at one moment.
 
     Attributes:
-        tenant_keys: per policy (``namespace/name``), SHA-256 (hex) of each tenant's API key, by tenant name.
+        tenant_keys: per policy (``namespace/name``), SHA-256 (hex) of each tenant's API keys, by tenant name.
         routers: per policy, the router replicas that are ready, by name.
         optional_kinds: kinds of other projects that the cluster serves, such as ``ScaledObject``.
         past: what a database knows from before a start, by policy and class; asked for once.
@@ -121,7 +121,7 @@ class Observation:
     variants: Mapping[VariantKey, ObservedVariant]
     answers: Answers
     engines: Mapping[str, EngineReading]
-    tenant_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tenant_keys: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     routers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional_kinds: frozenset[str] = frozenset()
     past: Mapping[traffic.PastKey, traffic.Past] = field(default_factory=dict)

@@ -222,7 +222,7 @@ def test_everything_is_listed_and_joined(connection: kube.Kube) -> None:
     assert [each.metadata.name for each in (*seen.tiers, *seen.policies)] == ["small", "chat"]
     assert seen.variants[KEY].replicas[0].name == "a"
     assert seen.variants[KEY].node_labels == {"zone": "z"}
-    assert seen.tenant_keys == {"team/chat": {"a": publish.key_hash("sk-a")}}
+    assert seen.tenant_keys == {"team/chat": {"a": (publish.key_hash("sk-a"),)}}
     assert seen.optional_kinds == frozenset()
 
 
@@ -234,7 +234,7 @@ def test_a_tenants_key_is_read_at_once_when_the_policy_changes(api: kube_api.Fak
     assert sum("secrets" in path for _, path, _ in api.requests) == reads, "not with every cycle"
     changed = {**POLICY["spec"], "tenants": {"known": [{"name": "z", "apiKeySecretRef": {"name": "keys", "key": "a"}}]}}
     api.put(kube.POLICIES.path("team", "chat"), {**POLICY, "spec": changed})
-    assert asyncio.run(made.observe()).tenant_keys == {"team/chat": {"z": publish.key_hash("sk-a")}}
+    assert asyncio.run(made.observe()).tenant_keys == {"team/chat": {"z": (publish.key_hash("sk-a"),)}}
 
 
 def test_only_the_given_namespaces_are_asked_for(api: kube_api.FakeApi, connection: kube.Kube) -> None:
@@ -262,7 +262,7 @@ def test_what_a_small_role_may_not_see_is_done_without(
     api.failures[denied] = (403, "forbidden")
     seen = asyncio.run(port(connection).observe())
     assert seen.variants[KEY].node_labels == ({} if denied == "nodes" else {"zone": "z"})
-    assert seen.tenant_keys == {"team/chat": {} if denied == "secrets" else {"a": publish.key_hash("sk-a")}}
+    assert seen.tenant_keys == {"team/chat": {} if denied == "secrets" else {"a": (publish.key_hash("sk-a"),)}}
 
 
 def test_an_unreachable_server_is_told_as_such(api: kube_api.FakeApi, connection: kube.Kube) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab_core.api import v1alpha1
-from trimtab_core.api.v1alpha1 import cache_policy, fields, inference_tier, routing_policy
+from trimtab_core.api.v1alpha1 import cache_policy, fields, inference_tier, routing_policy, tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +170,58 @@ _POLICY: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
             "whenExceeded",
         ),
     ),
-    routing_policy.Tenants: (
+    tenants.TenantLimits: (
+        Rule(
+            "!has(self.usdPerDay) || double(self.usdPerDay) > 0.0",
+            "limits.usdPerDay must be above 0: write such as '20'",
+            "usdPerDay",
+        ),
+        Rule(
+            "!has(self.usdPerMonth) || double(self.usdPerMonth) > 0.0",
+            "limits.usdPerMonth must be above 0: write such as '500'",
+            "usdPerMonth",
+        ),
+        Rule(
+            "has(self.requestsPerMinute) || has(self.tokensPerMinute) || has(self.tokensPerDay) || "
+            "has(self.usdPerDay) || has(self.usdPerMonth) || has(self.concurrentRequests)",
+            "limits must limit something: set one of them or remove limits",
+        ),
+    ),
+    tenants.Tenant: (
+        Rule(
+            "!has(self.usdPerMonth) || !has(self.limits) || !has(self.limits.usdPerMonth)",
+            "usdPerMonth is given twice: keep limits.usdPerMonth and remove the other",
+            "usdPerMonth",
+        ),
+        Rule(
+            "!has(self.furtherKeySecretRefs) || size(self.furtherKeySecretRefs) == 0 || has(self.apiKeySecretRef)",
+            "furtherKeySecretRefs come beside a first key: set apiKeySecretRef",
+            "furtherKeySecretRefs",
+        ),
+    ),
+    tenants.LimitStore: (
+        Rule(
+            "self.type != 'Redis' || has(self.url)",
+            "a shared store of limits needs url: write such as redis://limits:6379/0",
+            "url",
+        ),
+        Rule(
+            "self.type == 'Redis' || (!has(self.url) && !has(self.passwordSecretRef))",
+            "limits in memory have no url and no password: set type to Redis or remove them",
+        ),
+        Rule("duration(self.timeout) > duration('0s')", "timeout must be above 0: write such as 100ms", "timeout"),
+    ),
+    tenants.Tenants: (
         Rule(
             "!self.required || self.trustedHeader || "
             "(has(self.known) && self.known.exists(tenant, has(tenant.apiKeySecretRef)))",
             "required would refuse every request: give a known tenant an apiKeySecretRef, or set trustedHeader",
             "required",
+        ),
+        Rule(
+            "!has(self.trustedPeers) || size(self.trustedPeers) == 0 || self.trustedHeader",
+            "trustedPeers say whose X-Trimtab-Tenant is believed: set trustedHeader or remove them",
+            "trustedPeers",
         ),
     ),
     routing_policy.Resilience: (
@@ -223,6 +269,14 @@ _POLICY: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
             "!has(self.baselineTier) || self.tiers.exists(t, t.ref == self.baselineTier)",
             "baselineTier is not among spec.tiers: add it there or name one of them",
             "baselineTier",
+        ),
+        Rule(
+            "self.tenants.store.type == 'Redis' || (self.router.mode == 'Gateway' && self.router.replicas.max == 1) || "
+            "(!has(self.tenants.defaultLimits) && (!has(self.tenants.known) || "
+            "self.tenants.known.all(t, !has(t.limits) && !has(t.usdPerMonth))))",
+            "limits of tenants kept in memory hold for one router only: "
+            "set tenants.store to a Redis, or router.replicas.max to 1",
+            "tenants",
         ),
         Rule(
             "double(self.retune.probeShare) * double(size(self.tiers)) <= 1.0",

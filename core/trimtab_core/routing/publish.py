@@ -19,6 +19,7 @@ from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import cache_policy, inference_tier
 from trimtab_core.planning.plan import Plan
+from trimtab_core.routing import publish_tenants
 from trimtab_core.routing import table as tables
 from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
@@ -44,11 +45,11 @@ class Secrets:
     """What a table needs of secrets: never the secrets themselves.
 
     Attributes:
-        tenant_keys: tenant name → SHA-256 (hex) of its API key.
+        tenant_keys: tenant name → SHA-256 (hex) of its API keys, the first one first.
         key_folder: folder of the external tiers' key files, as routers see it.
     """
 
-    tenant_keys: Mapping[str, str] = field(default_factory=dict)
+    tenant_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     key_folder: str = KEY_FOLDER
 
 
@@ -98,7 +99,7 @@ def table(
             tiers=tiers,
             classes=[_class(cls, policy.spec, tiers, weights.get(cls.name, {})) for cls in policy.spec.classes],
             baseline=_baseline(policy.spec, tiers),
-            tenants=_tenants(policy.spec, secrets),
+            tenants=publish_tenants.table_part(policy.spec, secrets.tenant_keys, folder=secrets.key_folder),
             resilience=_resilience(policy.spec),
             cache=_cache(snapshot, policy),
         )
@@ -222,6 +223,10 @@ def _external(spec: inference_tier.ExternalApi | None, name: str, secrets: Secre
         base_url=spec.url.rstrip("/").removesuffix("/v1"),
         api_key_file=f"{secrets.key_folder}/{name}" if spec.api_key_secret_ref else "",
         max_requests_per_second=float(spec.max_requests_per_second),
+        max_tokens_per_minute=float(spec.max_tokens_per_minute) if spec.max_tokens_per_minute else None,
+        models=dict(sorted(spec.models.items())),
+        batch_discount=units.ratio(spec.price.batch_discount),
+        batch_service_tier=spec.batch_service_tier,
     )
 
 
@@ -269,14 +274,6 @@ def _slo(slo: v1alpha1.LatencySlo | None) -> tables.Slo:
 def _baseline(spec: v1alpha1.RoutingPolicySpec, tiers: Sequence[tables.Tier]) -> tables.Rates:
     tier = baseline_tier(spec, tiers)
     return tier.rates if tier else tables.Rates(0.0, 0.0)
-
-
-def _tenants(spec: v1alpha1.RoutingPolicySpec, secrets: Secrets) -> tables.Tenants:
-    known = [
-        tables.Tenant(tenant.name, secrets.tenant_keys.get(tenant.name, ""))
-        for tenant in sorted(spec.tenants.known, key=lambda tenant: tenant.name)
-    ]
-    return tables.Tenants(spec.tenants.required, spec.tenants.trusted_header, known)
 
 
 def _resilience(spec: v1alpha1.RoutingPolicySpec) -> tables.Resilience:

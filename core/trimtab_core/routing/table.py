@@ -27,6 +27,9 @@ class Part(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 EndpointState = Literal["Ready", "Warming", "Draining", "Asleep"]
 
+Degraded = Literal["", "Downshift", "BatchOnly", "Reject"]
+"""The budget's step that is in force: none, cheaper tiers, batch requests only, no new requests."""
+
 
 class Endpoint(Part, frozen=True):
     """One engine that may be sent requests.
@@ -36,6 +39,7 @@ class Endpoint(Part, frozen=True):
         address: ``host:port``.
         state: only ``Ready`` ones are picked.
         capacity: running sequences up to which the SLO holds; at least 1.
+        kv_usage: share of its KV cache in use, in [0, 1]; 0 while it matters to nobody.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Endpoint(Part, frozen=True):
     variant: str = ""
     state: EndpointState = "Ready"
     capacity: float = 32.0
+    kv_usage: float = 0.0
 
 
 class External(Part, frozen=True):
@@ -51,11 +56,18 @@ class External(Part, frozen=True):
     Attributes:
         base_url: up to and without ``/v1``.
         api_key_file: path of the file that holds the key; never the key itself.
+        max_requests_per_second, max_tokens_per_minute: what one router may send; None is not limited.
+        models: name that the client sent → name at the provider; the tier's ``model`` for all others.
+        batch_discount: taken off the rates of requests of priority batch, which carry ``batch_service_tier``.
     """
 
     base_url: str
     api_key_file: str = ""
     max_requests_per_second: float = 100.0
+    max_tokens_per_minute: float | None = None
+    models: dict[str, str] = {}
+    batch_discount: float = 0.0
+    batch_service_tier: str = "flex"
 
 
 class Rates(Part, frozen=True):
@@ -118,19 +130,72 @@ class Class(Part, frozen=True):
     reject_when_unavailable: bool = False
 
 
+class Limits(Part, frozen=True):
+    """What one tenant may use; None is not limited. Days and months are those of the calendar in UTC."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
+    concurrent_requests: int | None = None
+
+
 class Tenant(Part, frozen=True):
-    """A tenant known by the SHA-256 (hex) of its API key."""
+    """A tenant known by the SHA-256 (hex) of its API key.
+
+    Attributes:
+        further_sha256: of keys that count as well, while one takes the place of another.
+        limits: its own; None for the default ones.
+    """
 
     name: str
     key_sha256: str = ""
+    further_sha256: list[str] = []
+    limits: Limits | None = None
+
+
+class Store(Part, frozen=True):
+    """Where it is counted what tenants use.
+
+    Attributes:
+        kind: memory of one process, or a server that all routers share.
+        address: ``host:port`` of the server.
+        password_file: path of the file that holds its password; never the password itself.
+        on_failure: what becomes of limited requests while it is down.
+        routers: that share the limits; each may give out its part of them on its own.
+    """
+
+    kind: Literal["Memory", "Redis"] = "Memory"
+    address: str = ""
+    database: int = 0
+    tls: bool = False
+    username: str = ""
+    password_file: str = ""
+    timeout_seconds: float = 0.1
+    on_failure: Literal["Allow", "Deny", "Local"] = "Local"
+    routers: int = 1
 
 
 class Tenants(Part, frozen=True):
-    """How callers are known."""
+    """How callers are known, and what they may use.
+
+    Attributes:
+        trusted_peers: networks from which the tenant header is believed; empty for anywhere.
+        default_limits: of tenants without their own, and of all unnamed callers together.
+        max_output_tokens: set where a limited request names no bound of its own.
+        isolate: keep tenants' prefix caches apart, by a salt that is derived from ``salt_file`` or the keys' hashes.
+    """
 
     required: bool = False
     trusted_header: bool = False
     known: list[Tenant] = []
+    trusted_peers: list[str] = []
+    default_limits: Limits | None = None
+    max_output_tokens: int | None = None
+    store: Store = Store()
+    isolate: bool = False
+    salt_file: str = ""
 
 
 class Cache(Part, frozen=True):
@@ -147,7 +212,28 @@ class Cache(Part, frozen=True):
 
 
 class Resilience(Part, frozen=True):
-    """Time limits in seconds, and fallbacks."""
+    """Time limits in seconds, and what happens when engines fail, hang or are full.
+
+    Attributes:
+        first_byte_timeout: until the first byte of a stream.
+        answer_timeout: until the first byte of an answer in one piece, which comes when all of it is made.
+        stall_after: an engine with streams under way that brings no byte of any for so long gets no new requests.
+        eject_after: failures in a row that eject an endpoint.
+        eject_seconds: how long for; twice as long each time that it fails again at once.
+        failure_ratio: share of failures among an endpoint's answers that ejects it too.
+        failure_window: over which that is looked at.
+        failure_requests: answers in the window before it is.
+        max_ejected: share of a tier's endpoints that may be ejected for what they answer; at least one may.
+        ease_in_seconds: over which an endpoint's share grows back after an ejection.
+        retry_share: retries, fallbacks and hedges as a share of the requests of the last ``retry_window``.
+        retry_floor_per_second: as many are free, so that little traffic has any.
+        hedge_quantile: ask a second engine when the first byte takes longer than this share of requests took; 0 never.
+        queue_requests: that may wait in one tier while its endpoints are full; 0 sends them on all the same.
+        queue_bytes: of all bodies that wait, in one tier.
+        queue_seconds: longest wait for room.
+        queue_at: load of every endpoint, as a multiple of its capacity, from which requests wait.
+        hold_requests: that may wait for one tier to wake.
+    """
 
     connect_timeout: float = 2.0
     first_byte_timeout: float = 60.0
@@ -156,6 +242,22 @@ class Resilience(Part, frozen=True):
     max_fallbacks: int = 1
     eject_after: int = 3
     eject_seconds: float = 10.0
+    answer_timeout: float = 300.0
+    stall_after: float = 5.0
+    failure_ratio: float = 0.5
+    failure_window: float = 10.0
+    failure_requests: int = 20
+    max_ejected: float = 0.5
+    ease_in_seconds: float = 10.0
+    retry_share: float = 0.2
+    retry_floor_per_second: float = 1.0
+    retry_window: float = 10.0
+    hedge_quantile: float = 0.0
+    queue_requests: int = 0
+    queue_bytes: int = 64 << 20
+    queue_seconds: float = 10.0
+    queue_at: float = 2.0
+    hold_requests: int = 1000
 
 
 class Classifier(Part, frozen=True):
@@ -180,6 +282,7 @@ class RoutingTable(Part, frozen=True):
         epoch: leader epoch of the writer, then ``revision`` counts up within it.
         content_hash: of everything but epoch, revision and issue time; equal content is not a new version.
         baseline: rates of the tier that savings are measured against.
+        degraded: what the budget takes away now.
     """
 
     policy: str
@@ -196,6 +299,7 @@ class RoutingTable(Part, frozen=True):
     resilience: Resilience = Resilience()
     classifier: Classifier = Classifier()
     cache: Cache | None = None
+    degraded: Degraded = ""
 
     @property
     def version(self) -> str:

@@ -48,7 +48,7 @@ class Lists:
     hpas: Sequence[Object] = ()
     scaled_objects: Sequence[Object] = ()
     nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    tenant_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tenant_keys: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     children: Mapping[Identity, Object] = field(default_factory=dict)
 

@@ -108,17 +108,18 @@ class Observer:
                 found.add(kind.name)
         return frozenset(found)
 
-    async def _tenant_keys(self, policies: Sequence[Object]) -> dict[str, dict[str, str]]:
+    async def _tenant_keys(self, policies: Sequence[Object]) -> dict[str, dict[str, tuple[str, ...]]]:
         """Hashes of tenants' keys, per policy; a tenant whose Secret can't be read has none."""
-        found: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
         for policy in policies:
             namespace = policy["metadata"]["namespace"]
             hashes = found.setdefault(f"{namespace}/{policy['metadata']['name']}", {})
             for tenant in policy.get("spec", {}).get("tenants", {}).get("known") or ():
-                reference = tenant.get("apiKeySecretRef")
-                text = await self._secret(namespace, reference) if reference else ""
-                if text:
-                    hashes[tenant["name"]] = publish.key_hash(text)
+                first, further = tenant.get("apiKeySecretRef"), tenant.get("furtherKeySecretRefs") or ()
+                references = [reference for reference in (first, *further) if reference]
+                texts = [await self._secret(namespace, reference) for reference in references]
+                if any(texts):
+                    hashes[tenant["name"]] = tuple(publish.key_hash(text) for text in texts if text)
         return found
 
     async def _secret(self, namespace: str, reference: Object) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from trimtab_core import units
 from trimtab_core.api import v1alpha1
-from trimtab_core.routing import publish
+from trimtab_core.api.v1alpha1 import fields
+from trimtab_core.routing import publish, publish_tenants
 
 from trimtab_operator import labels
 from trimtab_operator.render import names, objects, patch, scalers, table
@@ -104,15 +105,23 @@ def drain_seconds(policy: v1alpha1.RoutingPolicy) -> int:
 
 
 def _keys(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.InferenceTier]) -> list[Manifest]:
-    """One file per external tier with a key, named like the tier."""
-    found = []
+    """One file per external tier with a key, named like the tier, and those that tenants' limits need."""
+    tenants = policy.spec.tenants
+    named = (
+        (tenants.salt_secret_ref, publish_tenants.SALT_FILE),
+        (tenants.store.password_secret_ref, publish_tenants.STORE_PASSWORD_FILE),
+    )
+    found = [_key_file(secret, path) for secret, path in named if secret is not None]
     for reference in policy.spec.tiers:
         tier = tiers.get(reference.ref)
         secret = tier.spec.external.api_key_secret_ref if tier and tier.spec.external else None
         if secret:
-            items = [{"key": secret.key, "path": reference.ref}]
-            found.append({"secret": {"name": secret.name, "items": items, "optional": True}})
+            found.append(_key_file(secret, reference.ref))
     return found
+
+
+def _key_file(secret: fields.SecretKeyRef, path: str) -> Manifest:
+    return {"secret": {"name": secret.name, "items": [{"key": secret.key, "path": path}], "optional": True}}
 
 
 def _deployment(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.InferenceTier], epoch: int) -> Manifest:

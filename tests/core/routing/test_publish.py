@@ -158,10 +158,11 @@ def test_a_plan_can_not_send_a_class_where_it_must_not_go() -> None:
 
 
 def test_tenants_are_known_by_the_hash_of_their_key_alone() -> None:
-    hashes = {"a-team": publish.key_hash("sk-secret-key")}
+    hashes = {"a-team": (publish.key_hash("sk-secret-key"), publish.key_hash("sk-next-key"))}
     tenants = {"required": True, "known": [{"name": "b-team"}, {"name": "a-team"}]}
     made = table(world(tenants=tenants), secrets=publish.Secrets(hashes))
-    assert made.tenants.known == [tables.Tenant("a-team", hashes["a-team"]), tables.Tenant("b-team", "")]
+    first, further = hashes["a-team"]
+    assert made.tenants.known == [tables.Tenant("a-team", first, [further]), tables.Tenant("b-team", "")]
     assert b"sk-secret-key" not in tables.encode(made)
 
 

@@ -145,6 +145,9 @@ class TokenPrice(fields.ApiModel):
     cached_input_usd_per_million_tokens: fields.Decimal | None = Field(
         None, description="USD per million input tokens that the provider had cached; the input price when absent."
     )
+    batch_discount: fields.Ratio = Field(
+        "0", description="Taken off for requests of priority batch, which then go out in the provider's batch tier."
+    )
 
 
 class ExternalApi(fields.ApiModel):
@@ -156,7 +159,18 @@ class ExternalApi(fields.ApiModel):
     api_key_secret_ref: fields.SecretKeyRef | None = Field(None, description="Secret that holds the API key.")
     price: TokenPrice = Field(description="List price of the provider.")
     max_requests_per_second: Annotated[int, Field(ge=1, le=100000)] = Field(
-        100, description="Rate limit agreed with the provider."
+        100,
+        description="Rate limit agreed with the provider; each router keeps below it.",
+    )
+    max_tokens_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = Field(
+        None, description="Token limit agreed with the provider; each router keeps below it."
+    )
+    models: Annotated[dict[str, fields.ModelName], Field(max_length=32)] = Field(
+        default_factory=dict,
+        description="Model name that the client sent → name at the provider; model.name for all others.",
+    )
+    batch_service_tier: Annotated[str, Field(pattern=r"^[a-z_]+$", max_length=32)] = Field(
+        "flex", description="Value of service_tier for requests of priority batch, where batchDiscount is above 0."
     )
 
 

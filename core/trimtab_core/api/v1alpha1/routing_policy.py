@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trimtab_core.api.v1alpha1 import fields
+from trimtab_core.api.v1alpha1 import tenants as tenancy
 
 
 class OnUnavailable(StrEnum):
@@ -101,29 +102,6 @@ class Budget(fields.ApiModel):
     )
 
 
-class Tenant(fields.ApiModel):
-    """One paying party."""
-
-    name: fields.Name = Field(description="Name of the tenant; a label of its costs.")
-    api_key_secret_ref: fields.SecretKeyRef | None = Field(None, description="Secret that holds the tenant's API key.")
-    usd_per_month: fields.Decimal | None = Field(None, description="Most that the tenant may spend per month.")
-
-
-class Tenants(fields.ApiModel):
-    """Who may call, and how a caller is known."""
-
-    required: bool = Field(False, description="Refuse requests without a known API key.")
-    trusted_header: bool = Field(
-        False,
-        description="Take the tenant from X-Trimtab-Tenant: only where a trusted gateway sets it.",
-    )
-    known: Annotated[list[Tenant], Field(max_length=256)] = Field(
-        default_factory=list,
-        description="Tenants with keys or budgets of their own.",
-        json_schema_extra=fields.keyed_by("name"),
-    )
-
-
 class Resilience(fields.ApiModel):
     """Time limits and retries of the router."""
 
@@ -187,7 +165,7 @@ class RoutingPolicySpec(fields.ApiModel):
         None, description="Promise to clients; of this and the tier's own, the stricter part holds."
     )
     budget: Budget | None = Field(None, description="A ceiling on money.")
-    tenants: Tenants = Field(Tenants(), description="Who may call, and how a caller is known.")
+    tenants: tenancy.Tenants = Field(tenancy.Tenants(), description="Who may call, and how a caller is known.")
     resilience: Resilience = Field(Resilience(), description="Time limits and retries of the router.")
     retune: Retune = Field(Retune(), description="How often and how far weights move.")
     cache: fields.LocalRef | None = Field(None, description="CachePolicy of this policy's requests.")
