@@ -118,10 +118,10 @@ def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
         supply = sum(variant.speed * carrying[variant.key] for variant in tier.variants)
         if tier.external_limit is None and work > tier.ready_utilisation * supply:
             return False
-    return all(_kept(component, policy.key) >= policy.retention - QUALITY_NOISE for policy in component.policies)
+    return all(kept(component, policy.key) >= policy.retention - QUALITY_NOISE for policy in component.policies)
 
 
-def _kept(component: problem.Component, policy: PolicyKey) -> float:
+def kept(component: problem.Component, policy: PolicyKey) -> float:
     """Share of the best quality that the weights in force keep of one policy's requests of today."""
     got = best = 0.0
     for request_class in component.classes:

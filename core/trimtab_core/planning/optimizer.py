@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab_core import losses, units
-from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program
+from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program, quality_debt
 from trimtab_core.planning.plan import (
     Alternative,
     Basis,
@@ -53,7 +53,7 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
         previous: the last plan, before or after its guards; lets unchanged parts be kept and is the fallback.
         settings: how to plan.
     """
-    view = problem.view(snapshot, settings)
+    view = problem.view(snapshot, settings, previous.debts if previous is not None else {})
     before = {basis.part: basis for basis in previous.basis} if previous is not None else {}
     solved, kept = [], 0
     for part in problem.parts(snapshot):
@@ -66,7 +66,9 @@ def optimize(snapshot: Snapshot, *, previous: Plan | None = None, settings: Sett
         solved.append(basis)
     plan = _assemble(snapshot, solved, view.evidence, previous, kept=kept, tolerance=settings.tolerance)
     learned = headroom.learn(snapshot, view.demands, previous.headroom if previous is not None else {})
-    return dataclasses.replace(plan, headroom=learned, demand=inputs.of_classes(view))
+    served = {policy: share for basis in solved for policy, share in basis.kept.items()}
+    debts = quality_debt.count(snapshot, served, view.rates, previous.debts if previous is not None else {})
+    return dataclasses.replace(plan, headroom=learned, debts=debts, demand=inputs.of_classes(view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ def _question(view: problem.View, part: problem.Part) -> _Question:
         policy = snapshot.policies[policy_key]
         specs.append(policy.spec)
         numbers.append(cost.ceiling_usd_per_hour(policy, snapshot.now))
+        state.append(view.retention[policy_key])
         for request_class in policy.spec.classes:
             load = view.loads[policy_key, request_class.name]
             numbers += [load.now, load.planned, *dataclasses.astuple(load.mix)]
@@ -175,6 +178,7 @@ def _solve(asked: _Asked, question: _Question) -> Basis:
         source,
         explain.prediction(chosen),
         explain.demand_requests_per_second(asked.component),
+        {policy.key: explain.kept(asked.component, policy.key) for policy in asked.component.policies},
         explain.binding(chosen),
         explain.reasons(asked.snapshot, chosen) + _recommendations(asked),
         explain.alternatives(chosen),

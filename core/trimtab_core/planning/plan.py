@@ -16,6 +16,7 @@ from trimtab_core import snapshot as snapshots
 from trimtab_core.planning import cost
 from trimtab_core.planning import inputs as inputs_
 from trimtab_core.planning.headroom import Headroom
+from trimtab_core.planning.quality_debt import Debt
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
 WEIGHT_TOLERANCE = 0.001
@@ -130,6 +131,7 @@ class Basis:
         source, binding, reasons, alternatives: as in ``Plan``, for this part.
         prediction: as in ``Plan``, for this part.
         demand_requests_per_second: planned demand; the weight of this part's quality in the whole.
+        kept: of each policy, the share of the best quality that the weights in force kept.
     """
 
     part: tuple[str, ...]
@@ -141,6 +143,7 @@ class Basis:
     source: Source
     prediction: Prediction
     demand_requests_per_second: float
+    kept: Mapping[PolicyKey, float]
     binding: str = ""
     reasons: tuple[Reason, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
@@ -157,6 +160,7 @@ class Plan:
         binding: the constraint that keeps the plan from being cheaper, such as ``quality`` or ``capacity``.
         basis: how each part was solved; for the next call of the optimiser alone.
         headroom: what was learned of each tier so far; its share goes to status, the rest to the next call.
+        debts: quality that policies owe; for the next call.
         demand: the inputs of each class that it was made from.
     """
 
@@ -170,6 +174,7 @@ class Plan:
     alternatives: tuple[Alternative, ...] = ()
     basis: tuple[Basis, ...] = dataclasses.field(default=(), repr=False, compare=False)
     headroom: Mapping[TierKey, Headroom] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    debts: Mapping[PolicyKey, Debt] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     demand: inputs_.Demand = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def with_reason(self, *reasons: Reason) -> Plan:

@@ -13,11 +13,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from trimtab_core import capacity, economics, losses, quality, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
-from trimtab_core.planning import cost, limits, loads
+from trimtab_core.planning import cost, limits, loads, quality_debt
 from trimtab_core.planning.plan import Code, VariantKey
 from trimtab_core.snapshot import (
     CapacityProfile,
@@ -152,6 +153,7 @@ class PolicyChoice:
     """One policy: what must be kept and what may be spent.
 
     Attributes:
+        retention: promised, and what is owed of it (``quality_debt``).
         ceiling_usd_per_hour: infinite without a budget.
         downshift: whether quality gives way before the budget is exceeded.
         baseline: tier that savings are measured against; empty for the one of best quality.
@@ -230,21 +232,33 @@ Evidences = Mapping[TierKey, tuple[limits.Evidence, str]]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The snapshot with what all components read of it, computed once."""
+    """The snapshot with what all components read of it, computed once.
+
+    Attributes:
+        rates: of each policy, requests per second now.
+        retention: of each policy, the share of the best quality that a plan must keep.
+    """
 
     snapshot: Snapshot
     settings: Settings
     loads: Mapping[loads.Key, loads.Load]
     evidence: Evidences
     demands: Mapping[TierKey, cost.Demand]
+    rates: Mapping[PolicyKey, float]
+    retention: Mapping[PolicyKey, float]
 
 
-def view(snapshot: Snapshot, settings: Settings) -> View:
-    """Judge and forecast the demand of every class."""
+def view(snapshot: Snapshot, settings: Settings, debts: quality_debt.Debts = MappingProxyType({})) -> View:
+    """Judge and forecast the demand of every class, and say what quality each policy must keep."""
     found: dict[loads.Key, loads.Load] = {}
     for policy in snapshot.policies.values():
         found |= loads.of_policy(snapshot, policy, settings.quantile)
-    return View(snapshot, settings, found, limits.tier_evidence(snapshot), cost.tier_demands(snapshot))
+    rates = dict.fromkeys(snapshot.policies, 0.0)
+    for (policy_key, _), load in found.items():
+        rates[policy_key] += load.now
+    retention = {key: quality_debt.retention(snapshot, key, rate, debts) for key, rate in rates.items()}
+    evidence, demands = limits.tier_evidence(snapshot), cost.tier_demands(snapshot)
+    return View(snapshot, settings, found, evidence, demands, rates, retention)
 
 
 def _shared(
@@ -294,7 +308,7 @@ class _Builder:
         budget = policy.spec.budget
         return PolicyChoice(
             policy.key,
-            units.ratio(policy.spec.objective.quality_retention),
+            self.view.retention[policy.key],
             cost.ceiling_usd_per_hour(policy, self.snapshot.now),
             budget is None or routing_policy.WhenExceeded.DOWNSHIFT in budget.when_exceeded,
             tuple(key for key in policy.tiers if key in self.snapshot.tiers),
