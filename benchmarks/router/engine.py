@@ -28,7 +28,7 @@ def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
 
 
 def _answer() -> bytes:
-    message = {"role": "assistant", "content": "word " * 140, "refusal": None, "tool_calls": []}
+    message: dict[str, object] = {"role": "assistant", "content": "word " * 140, "refusal": None, "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     body = _compact({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE})
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
@@ -48,13 +48,13 @@ BURST = STREAM_HEAD + ROLE + WORD * CHUNKS + END
 
 
 class Engine(asyncio.Protocol):
-    """Answers by what the body says: ``"stream":true`` bursts, ``"paced"`` in the prompt paces by 5 ms."""
+    """Answers by what the body says: ``"stream":true`` bursts, ``"paced"`` paces by 5 ms, ``"idle"`` never ends."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self.transport = transport
         self.parser = httptools.HttpRequestParser(self)
-        self.body = b""
+        self.body: list[bytes] = []
 
     def data_received(self, data: bytes) -> None:
         """Parse."""
@@ -62,15 +62,17 @@ class Engine(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect."""
-        self.body += body
+        self.body.append(body)
 
     def on_message_complete(self) -> None:
         """Answer."""
-        body, self.body = self.body, b""
+        body, self.body = b"".join(self.body), []
         assert isinstance(self.transport, asyncio.Transport) or hasattr(self.transport, "write")
         if b'"paced"' in body:
             self.transport.write(STREAM_HEAD + ROLE)
             self._step(CHUNKS)
+        elif b'"idle"' in body:
+            self.transport.write(STREAM_HEAD + ROLE + WORD)
         else:
             self.transport.write(BURST if b'"stream":true' in body else ANSWER)
 
