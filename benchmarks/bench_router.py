@@ -234,7 +234,7 @@ def make_rows(figures: Figures, missing: dict[str, str]) -> list[Row]:
     return rows
 
 
-def _row(  # noqa: PLR0913, PLR0917 (one column each)
+def _row(  # noqa: PLR0917 (one column each)
     name: str, value: float | None, unit: str, target: float | None, beside: dict[str, float]
 ) -> Row:
     met = None if target is None or value is None else value <= target
