@@ -134,6 +134,40 @@ EJECTIONS = Family(
 )
 IN_FLIGHT = Family("trimtab_router_in_flight", Kind.GAUGE, "Requests under way, by tier.", (POLICY, TIER))
 HELD = Family("trimtab_router_held_requests", Kind.GAUGE, "Requests waiting for a tier to wake.", (POLICY, TIER))
+QUEUED = Family(
+    "trimtab_router_queued_requests", Kind.GAUGE, "Requests waiting for an engine to have room.", (POLICY, TIER)
+)
+QUEUE_SECONDS = Family(
+    "trimtab_router_queue_seconds",
+    Kind.HISTOGRAM,
+    "Time that requests waited for an engine, of those that got one.",
+    (POLICY, TIER),
+    LATENCY_BUCKETS,
+)
+SHED = Family(
+    "trimtab_router_shed_total",
+    Kind.COUNTER,
+    "Requests refused for want of room or budget: full, displaced, timeout, budget.",
+    (POLICY, CLASS, REASON),
+)
+RETRIES_REFUSED = Family(
+    "trimtab_router_retries_refused_total",
+    Kind.COUNTER,
+    "Further attempts not made because the retry budget was spent.",
+    (POLICY,),
+)
+HEDGES = Family(
+    "trimtab_router_hedges_total",
+    Kind.COUNTER,
+    "Second engines asked for a late first byte: won, lost, failed, rescued.",
+    (POLICY, TIER, RESULT),
+)
+WASTED_USD = Family(
+    "trimtab_router_wasted_usd_total",
+    Kind.COUNTER,
+    "Cost of attempts that nobody is billed for: failed_attempt, hedge_waste, cancelled.",
+    (*_REQUEST, REASON),
+)
 COMPLEXITY = Family(
     "trimtab_router_complexity_score", Kind.HISTOGRAM, "Complexity score of arrivals.", (POLICY, CLASS), SCORE_BUCKETS
 )
@@ -147,7 +181,8 @@ TABLE_REJECTED = Family(
 
 ROUTER_FAMILIES = (
     ARRIVALS, ARRIVAL_SQUARES, REQUESTS, INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TTFT, ITL, E2E, SLO_MEASURED,
-    SLO_MET, COST_USD, BASELINE_USD, CACHE_SAVED_USD, CACHE_RESULTS, FALLBACKS, EJECTIONS, IN_FLIGHT, HELD, COMPLEXITY,
+    SLO_MET, COST_USD, BASELINE_USD, CACHE_SAVED_USD, CACHE_RESULTS, FALLBACKS, EJECTIONS, IN_FLIGHT, HELD, QUEUED,
+    QUEUE_SECONDS, SHED, RETRIES_REFUSED, HEDGES, WASTED_USD, COMPLEXITY,
     TABLE_INFO, TABLE_REJECTED,
 )  # fmt: skip
 

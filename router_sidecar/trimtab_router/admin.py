@@ -84,8 +84,13 @@ class Admin:
                     "capacity": each.capacity,
                     "inFlight": each.in_flight,
                     "idleConnections": len(each.pool),
-                    "failuresInARow": each.failures,
-                    "ejectedForSeconds": max(0.0, round(each.ejected_until - now, 3)),
+                    "ready": each.ready,
+                    "penalty": round(each.penalty, 3),
+                    "breaker": each.breaker.state.name.lower(),
+                    "failuresInARow": each.breaker.failures,
+                    "ejectedForSeconds": max(0.0, round(each.breaker.opened_until - now, 3)),
+                    "stalled": each.stalled,
+                    "restsForSeconds": max(0.0, round(each.busy_until - now, 3)),
                 }
                 for each in self._router.directory.all()
             ]
@@ -111,6 +116,7 @@ class Admin:
                     "baselineUsd": each.baseline_usd,
                     "savedUsd": each.saved_usd,
                     "attempts": each.attempts,
+                    "wastedUsd": each.wasted_usd,
                     "ttftSeconds": each.ttft_seconds,
                     "itlSeconds": each.itl_seconds,
                     "e2eSeconds": each.e2e_seconds,

@@ -27,12 +27,14 @@ class Failure:
         error: what the client is told if no fallback is left.
         blames: counts against the endpoint; a full queue does not.
         at_once: ejects the endpoint without waiting for more: nobody listens there.
+        rest_seconds: it asked for so long a rest; 0 if it did not.
     """
 
     reason: str
     error: errors.RouterError
     blames: bool = True
     at_once: bool = False
+    rest_seconds: int = 0
 
 
 class Owner(Protocol):
@@ -41,16 +43,16 @@ class Owner(Protocol):
     def relay_for(self, attempt: Attempt, content_type: bytes) -> relay.Relay:
         """What becomes of a good answer of this type."""
 
-    def passed(self, data: bytes) -> None:
+    def passed(self, attempt: Attempt, data: bytes) -> None:
         """Bytes for the client."""
 
-    def done(self) -> None:
+    def done(self, attempt: Attempt) -> None:
         """The answer is complete and good."""
 
-    def refused(self, status: int, body: bytes) -> None:
+    def refused(self, attempt: Attempt, body: bytes) -> None:
         """The engine says that the request itself is wrong."""
 
-    def failed(self, failure: Failure) -> None:
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
         """No answer came of it."""
 
 
@@ -61,12 +63,13 @@ class Attempt:
         tier, endpoint: who is asked.
         status, content_type: of the answer, once its head came.
         relay: of the answer, once its head came.
+        sent: the endpoint has the request, or most of it.
         started_at: monotonic seconds.
     """
 
     __slots__ = (
-        "_clock", "_connection", "_data", "_loop", "_open", "_owner", "_resilience", "_retry_after", "_task",
-        "content_type", "endpoint", "relay", "started_at", "status", "tier",
+        "_clock", "_connection", "_data", "_loop", "_open", "_owner", "_paused", "_resilience", "_retry_after",
+        "_streamed", "_task", "content_type", "endpoint", "relay", "sent", "started_at", "status", "tier",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +78,7 @@ class Attempt:
         choice: tuple[compiled.Tier, endpoints.Endpoint],
         *,
         resilience: table.Resilience,
+        streamed: bool,
         clock: Callable[[], float],
     ) -> None:
         self.tier, self.endpoint = choice
@@ -84,7 +88,8 @@ class Attempt:
         self._connection: upstream.UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._data = b""
-        self._open = False
+        self._open = self._paused = self.sent = False
+        self._streamed = streamed
         self._retry_after = b""
         self.relay: relay.Relay | None = None
         self.status = 0
@@ -96,13 +101,14 @@ class Attempt:
         self._loop = loop
         self._data = data
         self._open = True
-        self.endpoint.in_flight += 1
-        self.started_at = self._clock()
-        connection = self.endpoint.pool.take(self.started_at)
+        now = self.started_at = self._clock()
+        self.endpoint.begin(streamed=self._streamed, now=now)
+        connection = self.endpoint.pool.take(now)
         if connection is None:
             self._task = loop.create_task(self._connect())
         else:
             self._connection = connection
+            self.sent = True
             connection.send(self, data)
 
     def abort(self) -> None:
@@ -110,6 +116,8 @@ class Attempt:
         if not self._open:
             return
         self._release()
+        if self.endpoint.breaker.probing:
+            self.endpoint.passed_over(self._clock())
         if self._task is not None:
             self._task.cancel()
         if self._connection is not None:
@@ -124,14 +132,20 @@ class Attempt:
         )
 
     def pause(self) -> None:
-        """The client is slow: read no more."""
+        """The client is slow: read no more. That nothing comes now is no fault of the endpoint."""
         if self._connection is not None:
             self._connection.pause()
+            if self._streamed and not self._paused:
+                self._paused = True
+                self.endpoint.streams -= 1
 
     def resume(self) -> None:
         """The client has caught up."""
         if self._connection is not None and self._open:
             self._connection.resume()
+            if self._paused:
+                self._paused = False
+                self.endpoint.expect(self._clock())
 
     # What the connection reports.
 
@@ -147,11 +161,12 @@ class Attempt:
         """Bytes of the answer."""
         judge = self.relay
         assert judge is not None
+        self.endpoint.beats += 1
         out = judge.feed(data)
         if judge.failure:
             self._fail_verdict(judge)
         elif out:
-            self._owner.passed(out)
+            self._owner.passed(self, out)
 
     def complete(self) -> None:
         """The message is whole; is the answer?"""
@@ -164,8 +179,8 @@ class Attempt:
             self._fail_verdict(judge)
         elif 200 <= self.status < 300:  # noqa: PLR2004 (the class of success)
             self._release()
-            self.endpoint.succeeded()
-            self._owner.done()
+            self.endpoint.succeeded(self._clock)
+            self._owner.done(self)
         else:
             self._complete_error(judge)
 
@@ -177,8 +192,8 @@ class Attempt:
             self._task = self._loop.create_task(self._connect())
         elif self.relay is not None and self.relay.ended:
             self._release()
-            self.endpoint.succeeded()
-            self._owner.done()
+            self.endpoint.succeeded(self._clock)
+            self._owner.done(self)
         else:
             self._fail(Failure("disconnected", errors.UpstreamFailed("the engine broke the connection off")))
 
@@ -202,6 +217,7 @@ class Attempt:
         self._task = None
         if self._open:
             self._connection = connection
+            self.sent = True
             connection.send(self, self._data)
         else:
             connection.close()
@@ -211,8 +227,9 @@ class Attempt:
         status = self.status
         reason = f"status-{status}"
         if status in _BUSY:
-            busy = errors.Unavailable("the engines are busy; try again later", retry_after=self._wait_seconds())
-            self._fail(Failure(reason, busy, blames=False))
+            rest = self._wait_seconds()
+            busy = errors.Unavailable("the engines are busy; try again later", retry_after=rest or 1)
+            self._fail(Failure(reason, busy, blames=False, rest_seconds=rest))
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.BAD_REQUEST:
             # Redirects are not followed: nothing but the table chooses where requests go.
             self._fail(Failure(reason, errors.UpstreamFailed(f"the engine answered with status {status}")))
@@ -220,8 +237,8 @@ class Attempt:
             self._fail(Failure(reason, errors.UpstreamFailed("the engine did not accept the router's credentials")))
         else:
             self._release()
-            self.endpoint.succeeded()
-            self._owner.refused(status, judge.body)
+            self.endpoint.succeeded(self._clock)
+            self._owner.refused(self, judge.body)
 
     def _fail_verdict(self, judge: relay.Relay) -> None:
         blames = judge.failure not in ("oversized-event", "oversized-answer")
@@ -232,13 +249,13 @@ class Attempt:
         if not self._open:
             return
         self.abort()
-        self._owner.failed(failure)
+        self._owner.failed(self, failure)
 
     def _release(self) -> None:
         if self._open:
             self._open = False
-            self.endpoint.in_flight -= 1
+            self.endpoint.end(streamed=self._streamed and not self._paused)
 
     def _wait_seconds(self) -> int:
         text = self._retry_after
-        return min(int(text), _MAX_RETRY_AFTER) if text.isdigit() and text else 1
+        return min(int(text), _MAX_RETRY_AFTER) if text.isdigit() else 0

@@ -47,7 +47,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
 
     Without usage the prompt is estimated from its bytes, and each event with content counts as one token: a
     client that leaves in the middle still pays for what was made for it. What broke before the commit point is
-    on nobody's bill, as no failed attempt is.
+    on nobody's bill; see ``wasted_usd``.
 
     Args:
         answer: what came of the engine; None if nothing did.
@@ -71,4 +71,26 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
         economics.request_usd(tier.rates, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
         economics.request_usd(baseline, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
         estimated=usage is None,
+    )
+
+
+def wasted_usd(answer: relay.Relay | None, *, reached: bool, status: int, body_bytes: int, tier: table.Tier) -> float:
+    """What an attempt cost whose answer nobody gets: broken off, failed, or slower than another one.
+
+    An engine that had the request has read its prompt, as far as anybody knows; one that refused it has not.
+
+    Args:
+        answer: what came of the engine; None if nothing did.
+        reached: the request was sent.
+        status: of the answer; 0 if there was none.
+        body_bytes: size of the request.
+        tier: who was asked.
+    """
+    if not reached or status >= 300:  # noqa: PLR2004 (everything but success)
+        return 0.0
+    if answer is not None and answer.usage is not None:
+        return usage_usd(tier.rates, answer.usage)
+    made = answer.pieces if answer is not None else 0
+    return economics.request_usd(
+        tier.rates, input_tokens=body_bytes // CHARS_PER_TOKEN, cached_input_tokens=0, output_tokens=made
     )

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trimtab_core import burstiness, telemetry
-from trimtab_core.routing import classes, classifier, promises, table, weights
+from trimtab_core.routing import affinity, classes, classifier, promises, table, weights
 
-from trimtab_router import endpoints, ledger, metrics
+from trimtab_router import endpoints, first_bytes, ledger, metrics, retry_budget, waiting_room
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tier:
-    """A tier with its live endpoints."""
+    """A tier with its live endpoints, and what this router has learned of it.
+
+    Attributes:
+        ring: for requests that belong together; None where there is nothing to choose.
+        room: where requests wait for it.
+        first_bytes: how long its engines take.
+    """
 
     spec: table.Tier
     endpoints: list[endpoints.Endpoint]
+    ring: affinity.Ring[endpoints.Endpoint] | None
+    room: waiting_room.WaitingRoom
+    first_bytes: first_bytes.FirstBytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +41,7 @@ class Class:
         meters: its series, by tier name.
         slos: what it and the tier promise together, by tier name.
         squares, windows: what tells how bunched its arrivals are.
+        keyed: some tier of it has a choice of endpoints, so that it matters where a request belongs.
     """
 
     spec: table.Class
@@ -42,11 +55,18 @@ class Class:
     windows: burstiness.Windows
     complexity: metrics.Histogram
     cache_results: dict[str, metrics.Counter]
+    keyed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A table in force; ``rules`` are its classes for ``classes.first``."""
+    """A table in force.
+
+    Attributes:
+        rules: its classes for ``classes.first``.
+        retries: what may be asked again; it outlives tables.
+        hedges: a second engine may be asked for a late first byte.
+    """
 
     data: table.RoutingTable
     models: frozenset[str]
@@ -57,6 +77,8 @@ class Table:
     tenants: dict[str, table.Tenant]
     watches_sensitive: bool
     refused: ledger.Meters
+    retries: retry_budget.RetryBudget
+    hedges: bool
 
     @property
     def version(self) -> str:
@@ -65,11 +87,31 @@ class Table:
 
 
 class Compiler:
-    """Compiles tables one after the other; what outlives a table (endpoints, ranks, series) lives here."""
+    """Compiles tables one after the other; what outlives a table (endpoints, ranks, series, queues) lives here.
 
-    def __init__(self, registry: metrics.Registry, directory: endpoints.Directory) -> None:
+    Args:
+        registry: of all series.
+        directory: of all endpoints.
+        loop: that the router runs on.
+        rng: of the router.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        registry: metrics.Registry,
+        directory: endpoints.Directory,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        rng: random.Random,
+        clock: Callable[[], float],
+    ) -> None:
         self._registry = registry
         self._directory = directory
+        self._loop, self._rng, self._clock = loop, rng, clock
+        self._retries: retry_budget.RetryBudget | None = None
+        self._first_bytes: dict[str, first_bytes.FirstBytes] = {}
+        self.rooms: dict[str, waiting_room.WaitingRoom] = {}
         self._ranks: dict[tuple[str, str], weights.RankHistogram] = {}
         self._windows: dict[tuple[str, str], burstiness.Windows] = {}
 
@@ -81,8 +123,8 @@ class Compiler:
         """
         scorer = classifier.compile_model(data.classifier)
         _check_numbers(data)
-        live = self._directory.update(data.tiers)
-        tiers = {tier.name: Tier(tier, live[tier.name]) for tier in data.tiers}
+        live = self._directory.update(data.tiers, self._clock())
+        tiers = {tier.name: self._compile_tier(data.resilience, tier, live[tier.name]) for tier in data.tiers}
         compiled = [self._compile_class(data, class_, tiers) for class_ in data.classes]
         return Table(
             data=data,
@@ -94,7 +136,24 @@ class Compiler:
             tenants={tenant.key_sha256.lower(): tenant for tenant in data.tenants.known if tenant.key_sha256},
             watches_sensitive=any(class_.match.sensitive is not None for class_ in data.classes),
             refused=ledger.Meters(self._registry, data.policy, class_=ledger.NO_TIER, tiers=()),
+            retries=self._budget(data.resilience),
+            hedges=data.resilience.hedge_quantile > 0,
         )
+
+    def _compile_tier(self, rules: table.Resilience, spec: table.Tier, live: list[endpoints.Endpoint]) -> Tier:
+        room = self.rooms.get(spec.name)
+        if room is None:
+            room = self.rooms[spec.name] = waiting_room.WaitingRoom(self._loop, self._rng)
+        room.follow(rules, live)
+        learned = self._first_bytes.setdefault(spec.name, first_bytes.FirstBytes())
+        learned.learn(rules.hedge_quantile)
+        return Tier(spec, live, affinity.Ring(live) if len(live) > 1 else None, room, learned)
+
+    def _budget(self, rules: table.Resilience) -> retry_budget.RetryBudget:
+        if self._retries is None:
+            self._retries = retry_budget.RetryBudget(rules)
+        self._retries.follow(rules)
+        return self._retries
 
     def _compile_class(self, data: table.RoutingTable, spec: table.Class, tiers: dict[str, Tier]) -> Class:
         reach = classes.reach(spec, tiers.values())
@@ -117,6 +176,7 @@ class Compiler:
             cache_results={each: registry.counter(telemetry.CACHE_RESULTS, policy, spec.name, each) for each in results}
             if data.cache is not None
             else {},
+            keyed=any(tier.ring is not None for tier in reach.allowed),
         )
 
 

@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from trimtab_core.routing import picker
 
-from trimtab_router import compiled, endpoints
+from trimtab_router import breaker, compiled, endpoints
 
 Choice = tuple[compiled.Tier, endpoints.Endpoint]
 
 
 def choose(
-    class_: compiled.Class,
-    first: str,
-    *,
-    closed: bool,
-    tried: Collection[endpoints.Endpoint],
-    now: float,
+    tiers: Sequence[compiled.Tier],
     rng: random.Random,
+    *,
+    place: int | None = None,
+    tried: Collection[endpoints.Endpoint] = (),
 ) -> Choice | None:
-    """The next endpoint to ask, None if nothing that may serve is there.
-
-    In this order: the tier that the weights chose, the other allowed ones (better upwards, then lesser
-    downwards), tiers beyond the class's own if it falls back to any, and at last an ejected endpoint of an
-    allowed tier. A class that fails closed has no tiers beyond its own.
+    """The next endpoint to ask, None if none of these tiers has one that may be sent requests now.
 
     Args:
-        class_: the request's.
-        first: the tier that the weights chose.
-        closed: never leave the class's own tiers, whatever the class says: the request is sensitive.
-        tried: endpoints that failed it already.
-        now: monotonic seconds.
+        tiers: those that may serve, in their order; see ``classes.Reach``.
         rng: breaks ties.
+        place: of the request on every tier's ring; None if it may go anywhere.
+        tried: endpoints that failed it already.
     """
-    for tier in class_.reach.order(first, closed=closed):
-        endpoint = picker.pick(tier.endpoints, rng, now=now, tried=tried)
-        if endpoint is not None:
-            return tier, endpoint
-    for tier in class_.reach.own[first]:
-        endpoint = picker.last_resort(tier.endpoints, tried=tried)
+    for tier in tiers:
+        if place is None or tier.ring is None:
+            endpoint = picker.pick(tier.endpoints, rng, tried=tried)
+        else:
+            endpoint = picker.pick_near(tier.endpoints, tier.ring, place, rng, tried=tried)
         if endpoint is not None:
             return tier, endpoint
     return None
+
+
+def last_resort(tiers: Sequence[compiled.Tier], *, now: float, tried: Collection[endpoints.Endpoint]) -> Choice | None:
+    """One that is ejected or stalled, for when nothing else is left: better asked than refused.
+
+    What asked for a rest gets it. Of the first tier that has any: one that moves, and that would be back soonest.
+
+    Args:
+        tiers: the allowed ones, in their order.
+        now: monotonic seconds.
+        tried: endpoints that failed it already.
+    """
+    for tier in tiers:
+        left = [
+            each
+            for each in tier.endpoints
+            if each.state == "Ready" and each not in tried and each.busy_until <= now and not _is_probed(each)
+        ]
+        if left:
+            return tier, min(left, key=lambda each: (each.stalled, each.breaker.opened_until))
+    return None
+
+
+def rest_seconds(tiers: Sequence[compiled.Tier], now: float) -> float:
+    """Seconds until the first endpoint that asked for a rest takes requests again; 0 if none rests."""
+    waits = [each.busy_until - now for tier in tiers for each in tier.endpoints if each.busy_until > now]
+    return min(waits, default=0.0)
+
+
+def _is_probed(endpoint: endpoints.Endpoint) -> bool:
+    """One request is finding out whether it lives; more of them would find out no more."""
+    return endpoint.breaker.state is breaker.State.HALF_OPEN and endpoint.breaker.probing

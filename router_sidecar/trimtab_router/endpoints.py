@@ -7,37 +7,46 @@ stay. An endpoint that a table no longer names ends with its last request.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trimtab_core.routing import table
+from trimtab_core.routing import filters, scorers, table
 
-from trimtab_router import upstream
+from trimtab_router import breaker, upstream
 
 EXTERNAL_CAPACITY = 1e6
 """A provider limits requests by its own rules, not by running sequences."""
 
 
 class Endpoint:
-    """One engine, or one external provider.
+    """One engine, or one external provider; a ``picker.Candidate``.
 
     Attributes:
         tier: name of its tier.
         name: pod or process name.
         host, port: where it is.
-        ready, capacity: as the table says.
+        state, capacity, kv_usage: as the table says.
+        ready: it gets new requests; see ``filters.admits``.
+        penalty: see ``scorers.penalty``.
         in_flight: requests under way through this router.
-        failures: in a row.
-        ejected_until: monotonic seconds; 0 if never ejected.
+        streams: those of them that should bring bytes now: streamed, and their clients keep up.
+        beats: reads that brought bytes of any answer; what moves is alive.
+        moved_at: monotonic seconds when it last brought bytes, or began to have streams under way; to the tick.
+        stalled: streams are under way, and nothing of them has come for too long.
+        busy_until: monotonic seconds; what it asked for when it was full.
+        breaker: what its answers say of it.
+        freed: to be called when it has room again; None while nobody waits.
         tls: for external providers behind https.
         base_path: what comes before ``/v1``.
         head: constant header lines of every request to it.
     """
 
     __slots__ = (
-        "base_path", "capacity", "ejected_until", "failures", "head", "host", "in_flight", "name", "pool", "port",
-        "ready", "state", "tier", "tls",
+        "_beats_seen", "base_path", "beats", "breaker", "busy_until", "capacity", "freed", "head", "host", "in_flight",
+        "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state", "streams", "tier",
+        "tls",
     )  # fmt: skip
 
     def __init__(self, tier: str, name: str, address: tuple[str, int]) -> None:
@@ -45,33 +54,117 @@ class Endpoint:
         self.name = name
         self.host, self.port = address
         self.ready = True
-        self.state: str = "Ready"
+        self.state: table.EndpointState = "Ready"
         self.capacity = 1.0
-        self.in_flight = self.failures = 0
-        self.ejected_until = 0.0
+        self.kv_usage = self.penalty = 0.0
+        self.in_flight = self.streams = self.beats = self._beats_seen = 0
+        self.moved_at = self.busy_until = 0.0
+        self.stalled = False
+        self.breaker = breaker.Breaker()
+        self.freed: Callable[[], None] | None = None
         self.tls: ssl.SSLContext | None = None
         self.base_path = b""
         self.head = b"host: %b\r\naccept: */*\r\n" % host_header(self.host, self.port)
         self.pool = upstream.Pool()
 
-    def succeeded(self) -> None:
-        """It answered: whatever it failed before is forgotten."""
-        self.failures = 0
-        self.ejected_until = 0.0
+    def begin(self, *, streamed: bool, now: float) -> None:
+        """A request is sent."""
+        self.in_flight += 1
+        if streamed:
+            self.expect(now)
+        if self.breaker.state is breaker.State.HALF_OPEN:
+            self.breaker.probing = True
+            self.judge(now)
 
-    def failed(self, resilience: table.Resilience, now: float, *, at_once: bool) -> bool:
+    def end(self, *, streamed: bool) -> None:
+        """A request has ended, however it did."""
+        self.in_flight -= 1
+        if streamed:
+            self.streams -= 1
+        if self.freed is not None:
+            self.freed()
+
+    def expect(self, now: float) -> None:
+        """One more stream should bring bytes from now on."""
+        if self.streams == 0:
+            self.moved_at = now
+        self.streams += 1
+
+    def succeeded(self, clock: Callable[[], float]) -> None:
+        """It answered: whatever it failed before is forgotten."""
+        kept = self.breaker
+        if kept.state is breaker.State.CLOSED:
+            kept.good += 1
+            kept.failures = 0
+        else:
+            now = clock()
+            kept.succeeded(now)
+            self.judge(now)
+
+    def passed_over(self, now: float) -> None:
+        """A request ended without a word on how it does."""
+        if self.breaker.probing:
+            self.breaker.released()
+            self.judge(now)
+
+    def failed(self, rules: table.Resilience, now: float, *, at_once: bool, peers: Sequence[Endpoint] = ()) -> bool:
         """Count a failure; returns whether it ejects the endpoint.
 
-        After its time the endpoint gets requests again, but its failures stay counted until it answers one:
-        the next failure ejects it anew.
+        Args:
+            rules: of the policy.
+            now: monotonic seconds.
+            at_once: nobody listens there: no opinion, a fact, and no cap spares it.
+            peers: all endpoints of its tier: only so many of them may be ejected for what they answer, because the
+                others would have to carry what is theirs.
         """
-        self.failures += 1
-        if self.ejected_until > now or not (at_once or self.failures >= resilience.eject_after):
+        if not self.breaker.failed(rules, at_once=at_once):
             return False
-        self.failures = max(self.failures, resilience.eject_after)
-        self.ejected_until = now + resilience.eject_seconds
+        was_open = self.breaker.state is not breaker.State.CLOSED
+        if not at_once and not was_open:
+            others = sum(each.breaker.state is not breaker.State.CLOSED for each in peers)
+            if others >= max(1, int(rules.max_ejected * len(peers))):
+                return False
+        self.breaker.open(rules, now)
         self.pool.close()
+        self.judge(now)
         return True
+
+    def rest(self, until: float, now: float) -> None:
+        """It is full, and says until when (monotonic seconds)."""
+        self.busy_until = max(self.busy_until, until)
+        self.judge(now)
+
+    def tick(self, rules: table.Resilience, now: float) -> None:
+        """Look whether it moves, and let its breaker's time pass."""
+        if self.beats != self._beats_seen:
+            self._beats_seen, self.moved_at = self.beats, now
+        stalled = self.streams > 0 and now - self.moved_at > rules.stall_after
+        changed = self.breaker.tick(rules, now)
+        if self.breaker.state is not breaker.State.CLOSED or self.penalty:
+            self.penalty = self._penalty(rules, now)
+        if changed or stalled != self.stalled or self.busy_until:
+            self.stalled = stalled
+            self.judge(now)
+
+    def judge(self, now: float) -> None:
+        """Work out whether it gets new requests."""
+        busy = self.busy_until > now
+        if not busy:
+            self.busy_until = 0.0
+        self.ready = filters.admits(self.state, filters.Evidence(self.breaker.broken, self.stalled, busy))
+
+    def take_over(self, wanted: _Wanted, now: float) -> None:
+        """Become what a new table says."""
+        self.state, self.capacity, self.kv_usage, self.head = (
+            wanted.state, wanted.capacity, wanted.kv_usage, wanted.head,
+        )  # fmt: skip
+        if self.breaker.state is breaker.State.CLOSED:
+            self.penalty = scorers.penalty(self.capacity, kv_usage=self.kv_usage)
+        self.judge(now)
+
+    def _penalty(self, rules: table.Resilience, now: float) -> float:
+        share = self.breaker.share(rules, now)
+        return scorers.penalty(self.capacity, kv_usage=self.kv_usage, share=share)
 
 
 def host_header(host: str, port: int) -> bytes:
@@ -101,9 +194,10 @@ class _Wanted:
     """What a table says of an endpoint, until all of the table is known to be good."""
 
     endpoint: Endpoint
-    state: str
+    state: table.EndpointState
     capacity: float
     head: bytes
+    kv_usage: float = 0.0
 
 
 class Directory:
@@ -112,8 +206,12 @@ class Directory:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str], Endpoint] = {}
 
-    def update(self, tiers: list[table.Tier]) -> dict[str, list[Endpoint]]:
+    def update(self, tiers: list[table.Tier], now: float) -> dict[str, list[Endpoint]]:
         """Take over a table's endpoints; tier → endpoints. Nothing changes if the table has an error.
+
+        Args:
+            tiers: of the table.
+            now: monotonic seconds.
 
         Raises:
             table.TableError: on an address or URL that can't be read.
@@ -123,21 +221,19 @@ class Directory:
             for each in tier.endpoints:
                 key = (tier.name, each.name, each.address)
                 known = self._known.get(key) or Endpoint(tier.name, each.name, parse_address(each.address))
-                wanted[key] = _Wanted(known, each.state, max(1.0, each.capacity), known.head)
+                wanted[key] = _Wanted(known, each.state, max(1.0, each.capacity), known.head, each.kv_usage)
             if tier.external is not None:
                 key = (tier.name, "external", tier.external.base_url)
                 wanted[key] = _external(tier.name, tier.external, self._known.get(key))
         for key, gone in self._known.items():
             if key not in wanted:
-                gone.ready = False
+                gone.state, gone.ready = "Draining", False
                 gone.pool.close()
         self._known = {key: each.endpoint for key, each in wanted.items()}
         by_tier: dict[str, list[Endpoint]] = {tier.name: [] for tier in tiers}
         for entry in wanted.values():
-            endpoint = entry.endpoint
-            endpoint.state, endpoint.ready = entry.state, entry.state == "Ready"
-            endpoint.capacity, endpoint.head = entry.capacity, entry.head
-            by_tier[endpoint.tier].append(endpoint)
+            entry.endpoint.take_over(entry, now)
+            by_tier[entry.endpoint.tier].append(entry.endpoint)
         return by_tier
 
     def all(self) -> list[Endpoint]:

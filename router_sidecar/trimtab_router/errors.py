@@ -14,6 +14,8 @@
     │   ├── BodyTooLarge             413
     │   └── HeadTooLarge             431
     ├── Unavailable                  503  no table yet, draining, or no tier that may serve has room to
+    ├── Overloaded                   503  every engine is full, and so is the queue, or it would take too long
+    ├── Degraded                     429  the policy's budget is used up: this kind of request is refused for now
     ├── UpstreamError                     engines were asked and failed, and no fallback was left
     │   ├── UpstreamFailed           502  broke off, answered nonsense, or reported an error of its own
     │   └── UpstreamTimeout          504
@@ -88,6 +90,14 @@ class Unavailable(RouterError):
     """Nothing that may serve the request can do so now."""
 
 
+class Overloaded(RouterError):
+    """Every engine that may serve is full, and waiting is of no use either."""
+
+
+class Degraded(RouterError):
+    """The policy's budget is used up, and this kind of request is what it gives up."""
+
+
 class UpstreamError(RouterError):
     """Engines were asked and failed, and no fallback was left."""
 
@@ -126,6 +136,8 @@ TABLE: dict[type[RouterError], Row] = {
     BodyTooLarge: Row(413, _INVALID, "body_too_large"),
     HeadTooLarge: Row(431, _INVALID, "headers_too_large"),
     Unavailable: Row(503, "server_error", "unavailable"),
+    Overloaded: Row(503, "server_error", "overloaded"),
+    Degraded: Row(429, "rate_limit_error", "policy_budget_exceeded"),
     UpstreamFailed: Row(502, "server_error", "upstream_failed"),
     UpstreamTimeout: Row(504, "server_error", "upstream_timeout"),
     Internal: Row(500, "server_error", "internal_error"),

@@ -1,6 +1,6 @@
-"""One request's life: admitted → classified → perhaps from the cache → attempts → committed → settled.
+"""One request's life: admitted → classified → perhaps from the cache → pursued → committed → settled.
 
-Up to the commit point (the first byte of content for the client) a failed attempt is followed by another one.
+Up to the commit point (the first byte of content for the client) its pursuit may ask one engine after the other.
 After it, only the truth: an error event, and the end of the connection. Whatever happens, an exchange settles
 exactly once.
 """
@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from trimtab_core import telemetry
-from trimtab_core.routing import table
+from trimtab_core.routing import classes, table
 
 from trimtab_router import (
     admission,
@@ -22,15 +22,14 @@ from trimtab_router import (
     billing,
     cache_store,
     compiled,
-    dispatch,
-    endpoints,
     errors,
-    forwarding,
     heads,
     kinds,
     ledger,
     lookup,
     metrics,
+    pursuit,
+    queueing,
     relay,
     routes,
     server,
@@ -41,15 +40,16 @@ from trimtab_router import (
 )
 from trimtab_router.request import Request
 
+_DEGRADED_RETRY_AFTER = 60
+_REJECTIONS = (errors.Unavailable, errors.Overloaded, errors.Degraded)
+
 
 class Stage(IntEnum):
     """How far an exchange is."""
 
-    ADMITTED = 0
-    HELD = 1
-    ASKING = 2
-    COMMITTED = 3
-    SETTLED = 4
+    OPEN = 0
+    COMMITTED = 1
+    SETTLED = 2
 
 
 class Router(Protocol):
@@ -62,7 +62,6 @@ class Router(Protocol):
     ledger: ledger.Ledger
     cache: cache_store.MemoryStore
     exchanges: set[Exchange]
-    held: set[Exchange]
     draining: bool
 
     def clock(self) -> float:
@@ -76,8 +75,8 @@ class Exchange:
     """One request from admission to its entry in the ledger."""
 
     __slots__ = (
-        "_admitted", "_attempt", "_attempts", "_billed", "_connection", "_first_at", "_forwarding", "_hold_until",
-        "_last_at", "_lookup", "_paused", "_request", "_request_id", "_route", "_router", "_stage", "_table", "_tried",
+        "_admitted", "_billed", "_connection", "_first_at", "_last_at", "_lookup", "_paused", "_pursuit", "_request",
+        "_request_id", "_route", "_router", "_stage", "_table",
     )  # fmt: skip
 
     def __init__(
@@ -96,16 +95,13 @@ class Exchange:
         self._request = request
         self._route = route
         self._request_id = request_id
-        self._stage = Stage.ADMITTED
-        self._attempt: attempt.Attempt | None = None
-        self._attempts = 0
-        self._tried: list[endpoints.Endpoint] = []
-        self._first_at = self._last_at = self._hold_until = 0.0
+        self._stage = Stage.OPEN
+        self._pursuit: pursuit.Pursuit | None = None
+        self._first_at = self._last_at = 0.0
         self._paused = False
         self._lookup: lookup.Lookup | None = None
         self._billed: billing.Bill | None = None
         self._admitted: admission.Admission
-        self._forwarding: forwarding.Forwarding
 
     def begin(self) -> None:
         """Admit and serve.
@@ -118,10 +114,19 @@ class Exchange:
         cache = self._table.data.cache
         if cache is not None and self._answer_from_cache(cache):
             return
-        self._forwarding = forwarding.Forwarding(
-            self._request, self._route, admitted=admitted, request_id=self._request_id
+        if self._table.data.degraded and self._is_shed():
+            self._shed()
+            return
+        self._pursuit = pursuit.Pursuit(
+            self,
+            self._router,
+            self._table,
+            admitted=admitted,
+            request=self._request,
+            route=self._route,
+            request_id=self._request_id,
         )
-        self._next()
+        self._pursuit.start()
 
     # What the connection tells.
 
@@ -129,60 +134,43 @@ class Exchange:
         """Nobody reads any more: stop the engine, and book what it did."""
         if self._stage is Stage.SETTLED:
             return
-        current = self._attempt
-        if current is not None:
-            current.abort()
+        if self._pursuit is not None:
+            self._pursuit.stop(ledger.CANCELLED)
         self._settle(ledger.CANCELLED)
 
     def client_slow(self) -> None:
         """Read no more from the engine."""
         self._paused = True
-        if self._attempt is not None:
-            self._attempt.pause()
+        if self._pursuit is not None:
+            self._pursuit.pause()
 
     def client_ready(self) -> None:
         """Read on."""
         self._paused = False
         self._last_at = self._router.clock()
-        if self._attempt is not None:
-            self._attempt.resume()
+        if self._pursuit is not None:
+            self._pursuit.resume()
 
-    # What time and tables tell.
+    # What time tells.
 
     def expire(self, now: float) -> None:
         """Break off what takes too long."""
         limits = self._table.data.resilience
-        current = self._attempt
+        pursued = self._pursuit
+        assert pursued is not None
         if now - self._request.arrived_at > limits.total_timeout:
-            if current is not None:
-                current.abort()
-            self._give_up(errors.UpstreamTimeout("the request took longer than its total time limit"))
-        elif self._stage is Stage.HELD and now > self._hold_until:
-            self._give_up(errors.Unavailable("no tier that may serve this request woke in time", retry_after=5))
-        elif current is not None and not self._paused:
-            streamed = bool(self._admitted.envelope.stream)
-            if self._stage is Stage.ASKING and streamed and now - current.started_at > limits.first_byte_timeout:
-                current.expire("first-byte-timeout")
-            elif self._stage is Stage.COMMITTED and now - self._last_at > limits.idle_timeout:
-                current.expire("idle-timeout")
+            pursued.stop(ledger.FAILED_ATTEMPT)
+            self.gave_up(errors.UpstreamTimeout("the request took longer than its total time limit"))
+        elif self._stage is Stage.OPEN:
+            pursued.expire(now)
+        elif not self._paused and now - self._last_at > limits.idle_timeout and pursued.current is not None:
+            pursued.current.expire("idle-timeout")
 
-    def wake(self, in_force: compiled.Table) -> None:
-        """A new table may have an endpoint for a held request."""
-        class_ = in_force.by_name.get(self._admitted.class_.spec.name)
-        if self._stage is not Stage.HELD or class_ is None or class_.reach.intervals is None:
-            return
-        self._table = in_force
-        self._admitted.class_ = class_
-        if self._admitted.first not in class_.reach.own:
-            self._admitted.first = class_.reach.intervals.tiers[0]
-        self._next()
+    # What the pursuit tells.
 
-    @property
-    def held_for(self) -> str:
-        """The tier that a held request waits for."""
-        return self._admitted.first or ledger.NO_TIER
-
-    # What the attempt tells.
+    def begun(self) -> None:
+        """It waits, or is under way."""
+        self._router.exchanges.add(self)
 
     def relay_for(self, current: attempt.Attempt, content_type: bytes) -> relay.Relay:
         """What becomes of a good answer."""
@@ -200,11 +188,10 @@ class Exchange:
         """Bytes of a stream: the first ones commit."""
         now = self._last_at = self._router.clock()
         data = heads.chunk(data) if self._request.chunks else data
-        if self._stage is Stage.ASKING:
+        if self._stage is Stage.OPEN:
             self._stage = Stage.COMMITTED
             self._first_at = now
-            current = self._attempt
-            assert current is not None
+            current = self._current()
             chunks = self._request.chunks
             extra = b"cache-control: no-cache\r\n" + self._served(current.tier.spec)
             close = self._closes() or not chunks
@@ -213,8 +200,7 @@ class Exchange:
 
     def done(self) -> None:
         """The answer is complete and good: send what is left of it, settle, and let the next request come."""
-        current = self._attempt
-        assert current is not None
+        current = self._current()
         if isinstance(current.relay, relay.WholeRelay):
             body = current.relay.body
             extra = self._served(current.tier.spec, self._bill().cost_usd)
@@ -233,67 +219,41 @@ class Exchange:
         self._settle(ledger.CLIENT_ERROR)
         self._connection.finish(close=self._closes())
 
-    def failed(self, failure: attempt.Failure) -> None:
-        """Ask somebody else, or tell the client."""
-        current, now = self._attempt, self._router.clock()
-        assert current is not None
-        resilience, policy = self._table.data.resilience, self._table.data.policy
-        endpoint = current.endpoint
-        if failure.blames and endpoint.failed(resilience, now, at_once=failure.at_once):
-            self._router.registry.counter(telemetry.EJECTIONS, policy, endpoint.tier, endpoint.name).add(1)
+    def gave_up(self, error: errors.RouterError) -> None:
+        """An error answer; after the commit point an error event instead of ``[DONE]``, and no clean end."""
         if self._stage is Stage.COMMITTED:
-            self._break_off(failure.error)
-        elif self._attempts <= resilience.max_fallbacks and self._may_repeat(failure):
-            self._tried.append(endpoint)
-            if self._next(otherwise=failure.error):
-                self._router.registry.counter(telemetry.FALLBACKS, policy, endpoint.tier, failure.reason).add(1)
+            self._break_off(error)
+            return
+        status, body = errors.render(error)
+        self._answer_error(status, body, error.retry_after)
+        if isinstance(error, errors.RequestError):
+            self._settle(ledger.CLIENT_ERROR)
         else:
-            self._give_up(failure.error)
+            self._settle(ledger.REJECTED if isinstance(error, _REJECTIONS) else ledger.FAILED)
+        self._connection.finish(close=self._closes())
 
     # Own steps.
 
-    def _may_repeat(self, failure: attempt.Failure) -> bool:
-        """Inference can be asked twice; of a route passed through nobody knows what asking twice does."""
-        return failure.at_once or self._route.shape is not routes.Shape.OTHER or self._request.method == b"GET"
+    def _current(self) -> attempt.Attempt:
+        """The attempt whose answer is passed on."""
+        assert self._pursuit is not None
+        assert self._pursuit.current is not None
+        return self._pursuit.current
 
-    def _next(self, otherwise: errors.RouterError | None = None) -> bool:
-        """Ask the next endpoint, or wait for one, or give up; returns whether one is asked."""
-        router, admitted = self._router, self._admitted
-        now = router.clock()
-        choice, hold = None, admitted.class_.reach.hold_seconds
-        if admitted.first is not None:
-            choice = dispatch.choose(
-                admitted.class_,
-                admitted.first,
-                closed=admitted.sensitive,
-                tried=self._tried,
-                now=now,
-                rng=router.rng,
-            )
-        if choice is not None:
-            self._ask(choice)
-            return True
-        if self._stage is Stage.HELD:
-            return False
-        if otherwise is None and hold > 0:
-            self._stage = Stage.HELD
-            self._hold_until = now + hold
-            router.exchanges.add(self)
-            router.held.add(self)
-        else:
-            self._give_up(otherwise or errors.Unavailable("no tier that may serve this request is up", retry_after=2))
-        return False
+    def _is_shed(self) -> bool:
+        """Whether the step of the budget that is in force refuses this request."""
+        step, match = self._table.data.degraded, self._admitted.class_.spec.match
+        if step == "BatchOnly":
+            priority = self._request.headers.get(classes.PRIORITY, b"")
+            batch = match.priority is not None and queueing.band(match.priority.encode()) == queueing.BATCH
+            return not batch and queueing.band(priority) != queueing.BATCH
+        return step == "Reject"
 
-    def _ask(self, choice: dispatch.Choice) -> None:
-        router = self._router
-        tier, endpoint = choice
-        data = self._forwarding.to(endpoint, tier.spec.model)
-        router.held.discard(self)
-        router.exchanges.add(self)
-        self._stage = Stage.ASKING
-        self._attempts += 1
-        self._attempt = attempt.Attempt(self, choice, resilience=self._table.data.resilience, clock=router.clock)
-        self._attempt.start(data, router.loop)
+    def _shed(self) -> None:
+        data = self._table.data
+        self._router.registry.counter(telemetry.SHED, data.policy, self._admitted.class_.spec.name, "budget").add(1)
+        kept = "; requests with X-Trimtab-Priority: batch are still served" if data.degraded == "BatchOnly" else ""
+        self.gave_up(errors.Degraded(f"the budget of this route is used up{kept}", retry_after=_DEGRADED_RETRY_AFTER))
 
     def _answer_from_cache(self, cache: table.Cache) -> bool:
         """Answer at once if the cache can; decide what may be stored otherwise."""
@@ -321,27 +281,19 @@ class Exchange:
 
     def _break_off(self, error: errors.RouterError) -> None:
         """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
-        current = self._attempt
+        shown = self._current().relay
         self._settle(ledger.FAILED)
-        if current is not None and not isinstance(current.relay, streams.EventRelay):
+        if not isinstance(shown, streams.EventRelay):
             self._connection.abort()
             return
         event = sse.render(errors.render(error)[1])
         self._connection.write(heads.chunk(event) if self._request.chunks else event)
         self._connection.finish(close=True)
 
-    def _give_up(self, error: errors.RouterError) -> None:
-        """Before the commit point: an error answer."""
-        if self._stage is Stage.COMMITTED:
-            self._break_off(error)
-            return
-        status, body = errors.render(error)
-        self._answer_error(status, body, error.retry_after)
-        self._settle(ledger.REJECTED if isinstance(error, errors.Unavailable) else ledger.FAILED)
-        self._connection.finish(close=self._closes())
-
     def _answer_error(self, status: int, body: bytes, retry_after: int | None = None) -> None:
-        extra = self._served(self._attempt.tier.spec if self._attempt is not None else None)
+        pursued = self._pursuit
+        current = pursued.current if pursued is not None else None
+        extra = self._served(current.tier.spec if current is not None else None)
         if retry_after is not None:
             extra += b"retry-after: %d\r\n" % retry_after
         close = self._closes()
@@ -357,7 +309,7 @@ class Exchange:
             tier=tier.name if tier is not None else ledger.NO_TIER,
             class_=self._admitted.class_.spec.name,
             cache=cache,
-            attempts=self._attempts,
+            attempts=self._pursuit.attempts if self._pursuit is not None else 0,
             cost_usd=cost_usd,
         )
 
@@ -366,36 +318,39 @@ class Exchange:
 
     def _bill(self) -> billing.Bill:
         """Made out once: by then the answer is complete, or over."""
-        current = self._attempt
         if self._billed is None:
-            self._billed = billing.NOTHING
-            if current is not None:
-                self._billed = billing.bill(
-                    current.relay,
-                    body_bytes=len(self._request.body),
-                    tier=current.tier.spec,
-                    baseline=self._table.data.baseline,
-                )
+            current = self._current()
+            self._billed = billing.bill(
+                current.relay,
+                body_bytes=len(self._request.body),
+                tier=current.tier.spec,
+                baseline=self._table.data.baseline,
+            )
         return self._billed
 
     def _settle(self, result: str) -> None:
         """Book the request, once; store its answer if it may be."""
         assert self._stage is not Stage.SETTLED
-        router, served = self._router, self._attempt
-        first_at = self._first_at if self._stage is Stage.COMMITTED else None
+        router, pursued = self._router, self._pursuit
+        served = pursued.current if pursued is not None else None
+        committed = self._stage is Stage.COMMITTED
+        # What broke off before its first content is waste, not anybody's bill; and who is refused pays nothing.
+        bill = self._bill() if committed or result == ledger.OK else billing.NOTHING
         self._stage = Stage.SETTLED
         router.exchanges.discard(self)
-        router.held.discard(self)
-        bill, now = self._bill(), router.clock()
+        now = router.clock()
         router.ledger.settle(
             settlement.entry(
                 result,
                 admitted=self._admitted,
                 served=served,
                 bill=bill,
-                times=settlement.Times(self._request.arrived_at, now, first_at, self._last_at),
+                times=settlement.Times(
+                    self._request.arrived_at, now, self._first_at if committed else None, self._last_at
+                ),
                 request_id=self._request_id,
-                attempts=self._attempts,
+                attempts=pursued.attempts if pursued is not None else 0,
+                wasted_usd=pursued.wasted_usd if pursued is not None else 0.0,
             )
         )
         cache, found = self._table.data.cache, self._lookup
@@ -403,6 +358,8 @@ class Exchange:
             assert served is not None
             kept = settlement.store_answer(router.cache, cache, found, served=served, bill=bill, now=now)
             self._admitted.class_.cache_results["store" if kept else "skip"].add(1)
-        # Exchange and attempt know each other. Parted here they are freed at once, and their memory is used again
-        # while it is still warm, instead of waiting in heaps for the garbage collector.
-        self._attempt = None
+        # Exchange, pursuit and attempt know each other. Parted here they are freed at once, and their memory is used
+        # again while it is still warm, instead of waiting in heaps for the garbage collector.
+        if pursued is not None:
+            pursued.close()
+            self._pursuit = None

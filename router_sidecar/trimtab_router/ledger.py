@@ -22,6 +22,8 @@ CANCELLED = "cancelled"
 FAILED = "failed"
 REJECTED = "rejected"
 INVALID = "invalid"
+FAILED_ATTEMPT = "failed_attempt"
+HEDGE = "hedge_waste"
 NO_TIER = "none"
 CACHE_TIER = "cache"
 ANONYMOUS = "anonymous"
@@ -45,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True):
         ttft_seconds, itl_seconds: None where there is none, as for answers in one piece.
         e2e_seconds: arrival to last byte.
         attempts: endpoints asked.
+        wasted_usd: cost of attempts that brought nothing; on nobody's bill.
         request_id, workflow, feature: for attribution.
         ended_at: epoch seconds.
     """
@@ -64,6 +67,7 @@ class Entry(msgspec.Struct, frozen=True):
     itl_seconds: float | None = None
     estimated: bool = False
     attempts: int = 0
+    wasted_usd: float = 0.0
     request_id: str = ""
     workflow: str = ""
     feature: str = ""
@@ -108,6 +112,10 @@ class Meter:
             label = self._registry.tenant_label(tenant or ANONYMOUS)
             counter = self._costs[tenant] = self._registry.counter(telemetry.COST_USD, *self.labels, label)
         return counter
+
+    def wasted(self, reason: str) -> metrics.Counter:
+        """The cost of attempts that brought nothing, by why: ``FAILED_ATTEMPT``, ``HEDGE`` or ``CANCELLED``."""
+        return self._registry.counter(telemetry.WASTED_USD, *self.labels, reason)
 
     def judge(self, promise: str, limit: float, value: float | None) -> None:
         """Count whether a promise was met, at the exact threshold; a failed request has no value and missed it."""

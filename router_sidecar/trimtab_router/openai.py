@@ -23,12 +23,28 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool | None = None
 
 
+_NONE = msgspec.Raw(b"")
+
+
 class Envelope(msgspec.Struct):
-    """The part of every body that the router acts on."""
+    """The part of every body that the router acts on.
+
+    ``prompt_cache_key`` and ``user`` only say what belongs together, so whatever they hold is no error here.
+    """
 
     model: str = ""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    prompt_cache_key: msgspec.Raw = _NONE
+    user: msgspec.Raw = _NONE
+
+    @property
+    def session(self) -> bytes:
+        """What the client says that its requests belong to, as JSON; empty if it says nothing."""
+        for given in (self.prompt_cache_key, self.user):
+            if given is not _NONE and bytes(given) not in (b"null", b'""'):
+                return bytes(given)
+        return b""
 
 
 class Message(msgspec.Struct):
@@ -150,7 +166,7 @@ def _is_as_wanted(body: bytes, envelope: Envelope, *, model: str, add_usage: boo
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
     options = StreamOptions(include_usage=True) if add_usage else envelope.stream_options
-    return result == Envelope(model, envelope.stream, options)
+    return (result.model, result.stream, result.stream_options) == (model, envelope.stream, options)
 
 
 def _rewrite_in_full(body: bytes, *, model: str, add_usage: bool) -> bytes:

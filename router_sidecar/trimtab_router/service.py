@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from trimtab_core import telemetry
@@ -61,19 +60,19 @@ class Service:
         self.cache = cache_store.MemoryStore()
         self.connections: set[server.ClientConnection] = set()
         self.exchanges: set[exchange.Exchange] = set()
-        self.held: set[exchange.Exchange] = set()
         self.draining = False
         self.clock = clock
         self._wall_clock = wall_clock
         self._instance = f"{self.rng.getrandbits(64):016x}"
         self._requests = 0
         self._options = options
-        self._compiler = compiled.Compiler(self.registry, self.directory)
+        self._compiler = compiled.Compiler(self.registry, self.directory, loop=loop, rng=self.rng, clock=clock)
         self.tables = tables.TableFile(
             options.table, self._compiler, registry=self.registry, in_force=self._table_changed
         )
         self.registry.read_gauge(telemetry.IN_FLIGHT, self._read_in_flight)
         self.registry.read_gauge(telemetry.HELD, self._read_held)
+        self.registry.read_gauge(telemetry.QUEUED, self._read_queued)
         self.registry.read_gauge(telemetry.TABLE_INFO, self._read_table_info)
 
     def epoch_seconds(self) -> int:
@@ -208,15 +207,35 @@ class Service:
         for each in tuple(self.exchanges):
             each.expire(now)
         self.ledger.flush()
+        self._tick_endpoints(now, sweep=sweep)
         if sweep:
             for connection in tuple(self.connections):
                 connection.expire(now)
             for endpoint in self.directory.all():
                 endpoint.pool.close_old(now)
 
+    def _tick_endpoints(self, now: float, *, sweep: bool) -> None:
+        """Endpoints stall and come back, budgets move on, and who waits may be let in."""
+        table = self.tables.current
+        if table is None:
+            return
+        rules = table.data.resilience
+        for endpoint in self.directory.all():
+            endpoint.tick(rules, now)
+        table.retries.slide(now)
+        for tier in table.tiers.values():
+            tier.room.tick(now)
+            if sweep and table.hedges:
+                tier.first_bytes.learn(rules.hedge_quantile)
+
     def _table_changed(self, table: compiled.Table) -> None:
-        for each in tuple(self.held):
-            each.wake(table)
+        """Whoever waits must decide anew: its tier may have gone, or another one may have woken."""
+        rooms = self._compiler.rooms
+        waiting = [seat.waiter for room in rooms.values() for seat in room.drain()]
+        for name in rooms.keys() - table.tiers.keys():
+            del rooms[name]
+        for waiter in waiting:
+            waiter.wake(table)
 
     async def drain(self, seconds: float) -> bool:
         """Let requests under way end; returns whether all did in time. Idle connections are closed at once."""
@@ -254,11 +273,22 @@ class Service:
         ]
 
     def _read_held(self) -> Iterable[tuple[metrics.Labels, float]]:
+        return self._read_waiting(awake=False)
+
+    def _read_queued(self) -> Iterable[tuple[metrics.Labels, float]]:
+        return self._read_waiting(awake=True)
+
+    def _read_waiting(self, *, awake: bool) -> Iterable[tuple[metrics.Labels, float]]:
+        """Who waits in tiers with an endpoint that is up, or in those without."""
         table = self.tables.current
         if table is None:
             return []
-        counts = Counter(each.held_for for each in self.held)
-        return [((table.data.policy, name), float(counts[name])) for name in table.tiers]
+        counts = {
+            name: len(tier.room)
+            for name, tier in table.tiers.items()
+            if any(each.ready for each in tier.endpoints) is awake
+        }
+        return [((table.data.policy, name), float(counts.get(name, 0))) for name in table.tiers]
 
     def _read_table_info(self) -> Iterable[tuple[metrics.Labels, float]]:
         table = self.tables.current

@@ -26,6 +26,7 @@ def entry(
     times: Times,
     request_id: str,
     attempts: int,
+    wasted_usd: float = 0.0,
 ) -> ledger.Entry:
     """The ledger's entry of a request that engines were asked for, or that was refused after its admission."""
     tier = served.tier.spec.name if served is not None else ledger.NO_TIER
@@ -50,6 +51,7 @@ def entry(
         itl_seconds=itl,
         estimated=bill.estimated,
         attempts=attempts,
+        wasted_usd=wasted_usd,
         request_id=request_id,
         workflow=admitted.workflow,
         feature=admitted.feature,

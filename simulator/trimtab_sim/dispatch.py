@@ -11,7 +11,7 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trimtab_core.routing import classes, classifier, features, picker, table, weights
+from trimtab_core.routing import classes, classifier, features, filters, picker, scorers, table, weights
 
 from trimtab_sim import prompts
 from trimtab_sim.workload import Request
@@ -46,14 +46,14 @@ class _Traits:
 class Endpoint:
     """One engine as the router sees it; a ``picker.Candidate``."""
 
-    __slots__ = ("capacity", "ejected_until", "in_flight", "name", "ready")
+    __slots__ = ("capacity", "in_flight", "name", "penalty", "ready")
 
     def __init__(self, name: str, capacity: float) -> None:
         self.name = name
         self.capacity = capacity
         self.ready = True
         self.in_flight = 0
-        self.ejected_until = 0.0
+        self.penalty = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +196,8 @@ class Dispatcher:
 
     def _adopt(self, known: dict[str, Endpoint], listed: table.Endpoint) -> Endpoint:
         endpoint = known.get(listed.name) or Endpoint(listed.name, listed.capacity)
-        endpoint.capacity, endpoint.ready = max(1.0, listed.capacity), listed.state == "Ready"
+        endpoint.capacity, endpoint.ready = max(1.0, listed.capacity), filters.admits(listed.state)
+        endpoint.penalty = scorers.penalty(endpoint.capacity, kv_usage=listed.kv_usage)
         self._endpoints[listed.name] = endpoint
         return endpoint
 

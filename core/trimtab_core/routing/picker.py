@@ -1,10 +1,9 @@
 """The picker: one endpoint out of those of a tier. Asked for every request, so its tests stand in its loop.
 
-It walks round the endpoints from a random one on and takes the freest of the first ``ENOUGH`` that fit, going on only
-while none of them has room. An endpoint fits if it is ready, not ejected, and has not failed this very request; it is
-freer the smaller ``in_flight / capacity`` is, so that a replica of twice the capacity gets twice the requests, and a
-queue that grows keeps others away by itself. The best of a few random ones is nearly as even as the best of all, costs
-the same for any fleet, and keeps routers that don't know of each other from all choosing one endpoint.
+Filter, score, pick: it walks round the endpoints from a random one on and takes the least loaded of the first
+``ENOUGH`` that ``filters`` lets through, going on only while none of them has room. The best of a few random ones is
+nearly as even as the best of all, costs the same for any fleet, and keeps routers that don't know of each other from
+all choosing one endpoint. A request with an affinity goes to its own endpoint instead, while that is not overloaded.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import random
 from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
+from trimtab_core.routing import affinity
+
 ENOUGH = 8
 
 
@@ -20,31 +21,32 @@ class Candidate(Protocol):
     """What the picker may see of an endpoint.
 
     Attributes:
-        ready: the table says that it serves; warming, draining and sleeping ones get nothing new.
+        name: stable over its life.
+        ready: it gets new requests; see ``filters.admits``.
         in_flight: requests under way through this router.
+        penalty: requests that it counts as having more; see ``scorers.penalty``.
         capacity: running sequences up to which the SLO holds, at least 1.
-        ejected_until: monotonic seconds; it gets nothing before. After its time it gets traffic again, until its next
-            failure.
     """
 
+    name: str
     ready: bool
     in_flight: int
+    penalty: float
     capacity: float
-    ejected_until: float
 
 
 C = TypeVar("C", bound=Candidate)
 
 
-def pick(candidates: Sequence[C], rng: random.Random, *, now: float = 0.0, tried: Collection[C] = ()) -> C | None:
-    """The freest candidate; ties go to the first one from a random start. None if none fits.
+def pick(candidates: Sequence[C], rng: random.Random, *, tried: Collection[C] = ()) -> C | None:
+    """The least loaded candidate; ties go to the first one from a random start. None if none fits.
 
-    Room is a wish, not a rule: when no endpoint has any, the freest takes the request, for engines queue on their own.
+    Room is a wish, not a rule: when no endpoint has any, the least loaded takes the request, for engines queue on
+    their own. Who would rather queue here looks at the endpoint that is picked: it has room if any has.
 
     Args:
         candidates: of one tier.
         rng: where to start.
-        now: monotonic seconds.
         tried: those that have failed this request.
     """
     count = len(candidates)
@@ -52,8 +54,8 @@ def pick(candidates: Sequence[C], rng: random.Random, *, now: float = 0.0, tried
     best, least, seen = None, float("inf"), 0
     for at in range(start - count, start):  # from -1 downwards lists count from their end
         each = candidates[at]
-        if each.ready and each.ejected_until <= now and (not tried or each not in tried):
-            load = each.in_flight / each.capacity
+        if each.ready and (not tried or each not in tried):
+            load = (each.in_flight + each.penalty) / each.capacity  # scorers.load
             if load < least:
                 best, least = each, load
             seen += 1
@@ -62,7 +64,26 @@ def pick(candidates: Sequence[C], rng: random.Random, *, now: float = 0.0, tried
     return best
 
 
-def last_resort(candidates: Sequence[C], *, tried: Collection[C]) -> C | None:
-    """The ejected endpoint that returns soonest, for when nothing else is left: better asked than refused."""
-    left = [each for each in candidates if each.ready and each not in tried]
-    return min(left, key=lambda each: each.ejected_until, default=None)
+def pick_near(
+    candidates: Sequence[C], ring: affinity.Ring[C], place: int, rng: random.Random, *, tried: Collection[C] = ()
+) -> C | None:
+    """The candidate that a key belongs to, while its load is bounded; else as ``pick``.
+
+    Args:
+        candidates: of one tier.
+        ring: of the same candidates.
+        place: the request's, from ``affinity.key``.
+        rng: for ``pick``.
+        tried: those that have failed this request.
+    """
+    total, capacity = 1.0, 0.0
+    for each in candidates:
+        if each.ready:
+            total += each.in_flight + each.penalty
+            capacity += each.capacity
+    for owner in ring.owners(place):
+        if owner.ready and (not tried or owner not in tried):
+            most = affinity.limit(owner.capacity, total=total, total_capacity=capacity)
+            if owner.in_flight + owner.penalty + 1 <= most:
+                return owner
+    return pick(candidates, rng, tried=tried)

@@ -18,42 +18,36 @@ class Endpoint:
     ready: bool = True
     in_flight: int = 0
     capacity: float = 10.0
-    ejected_until: float = 0.0
+    penalty: float = 0.0
 
 
-NOW = 100.0
 GOOD, FULL = Endpoint("good"), Endpoint("full", in_flight=10)
-ASLEEP, EJECTED = Endpoint("asleep", ready=False), Endpoint("ejected", ejected_until=NOW + 1)
-BACK = Endpoint("back", ejected_until=NOW)
-
-
-def test_the_last_resort_is_the_ejected_one_that_returns_soonest() -> None:
-    later = Endpoint("later", ejected_until=NOW + 9)
-    assert picker.last_resort([later, EJECTED, ASLEEP], tried=[]) is EJECTED
-    assert picker.last_resort([later, EJECTED, ASLEEP], tried=[EJECTED]) is later
-    assert picker.last_resort([ASLEEP], tried=[]) is None
+ASLEEP = Endpoint("asleep", ready=False)
+OTHER = Endpoint("other")
+EASED_IN = Endpoint("eased in", penalty=11.0)
 
 
 @pytest.mark.parametrize(
     ("candidates", "tried", "expected"),
     [
-        ([GOOD, ASLEEP, EJECTED], [], GOOD),
-        ([GOOD, BACK], [GOOD], BACK),
+        ([GOOD, ASLEEP], [], GOOD),
+        ([GOOD, OTHER], [GOOD], OTHER),
         ([GOOD, FULL], [], GOOD),
         ([FULL], [], FULL),
         ([ASLEEP, FULL], [], FULL),
-        ([ASLEEP, EJECTED], [], None),
+        ([FULL, EASED_IN], [], FULL),
+        ([ASLEEP], [], None),
         ([], [], None),
         ([*[FULL] * 40, GOOD], [], GOOD),
         ([Endpoint("over", in_flight=20), *[FULL] * 40], [], FULL),
         ([*[ASLEEP] * 40, GOOD], [], GOOD),
     ],
-    ids=["asleep and ejected", "tried", "room preferred", "full alone", "full is better than asleep", "none", "empty",
-         "far away there is room", "the least full where none has room", "far away one is ready"],
+    ids=["asleep", "tried", "room preferred", "full alone", "full is better than asleep", "a penalty counts as requests",
+         "none", "empty", "far away there is room", "the least full where none has room", "far away one is ready"],
 )  # fmt: skip
 def test_who_takes_a_request(candidates: list[Endpoint], tried: list[Endpoint], expected: Endpoint | None) -> None:
     for seed in range(20):
-        assert picker.pick(candidates, random.Random(seed), now=NOW, tried=tried) is expected
+        assert picker.pick(candidates, random.Random(seed), tried=tried) is expected
 
 
 def test_the_freest_is_the_one_of_the_largest_free_share() -> None:
