@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab_core.api import v1alpha1
-from trimtab_core.api.v1alpha1 import cache_policy, fields, inference_tier, routing_policy, tenants
+from trimtab_core.api.v1alpha1 import cache_policy, fields, inference_tier, resilience, routing_policy, tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,29 @@ _POLICY: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
             "trustedPeers",
         ),
     ),
-    routing_policy.Resilience: (
+    resilience.Hedging: (
+        Rule(
+            "double(self.quantile) >= 0.5 && double(self.quantile) < 1.0",
+            "quantile must be from 0.5 to below 1, or nearly every request is asked twice: write such as '0.95'",
+            "quantile",
+        ),
+    ),
+    resilience.Queue: (
+        Rule(
+            "double(self.startAt) >= 1.0",
+            "startAt must be at least 1, or engines stand idle while requests wait: write such as '2.0'",
+            "startAt",
+        ),
+        Rule("duration(self.maxWait) > duration('0s')", "maxWait must be above 0: write such as 10s", "maxWait"),
+    ),
+    resilience.Breaker: (
+        Rule("double(self.failureRatio) > 0.0", "failureRatio must be above 0: write such as '0.5'", "failureRatio"),
+        Rule("duration(self.window) > duration('0s')", "window must be above 0: write such as 10s", "window"),
+    ),
+    resilience.RetryBudget: (
+        Rule("duration(self.window) > duration('0s')", "window must be above 0: write such as 10s", "window"),
+    ),
+    resilience.Resilience: (
         Rule(
             "duration(self.connectTimeout) <= duration(self.firstByteTimeout)",
             "connectTimeout must not be above firstByteTimeout: lower it or raise firstByteTimeout",
@@ -244,6 +266,14 @@ _POLICY: dict[type[fields.ApiModel], tuple[Rule, ...]] = {
             "duration(self.idleTimeout) > duration('0s')",
             "idleTimeout must be above 0: write such as 30s",
             "idleTimeout",
+        ),
+        Rule(
+            "duration(self.stallAfter) > duration('0s')", "stallAfter must be above 0: write such as 5s", "stallAfter"
+        ),
+        Rule(
+            "duration(self.answerTimeout) > duration('0s')",
+            "answerTimeout must be above 0: write such as 5m",
+            "answerTimeout",
         ),
     ),
     routing_policy.Retune: (

@@ -19,7 +19,7 @@ from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import cache_policy, inference_tier
 from trimtab_core.planning.plan import Plan
-from trimtab_core.routing import publish_tenants
+from trimtab_core.routing import degradation, publish_resilience, publish_tenants, scorers
 from trimtab_core.routing import table as tables
 from trimtab_core.snapshot import ReplicaPhase, Snapshot
 
@@ -100,8 +100,11 @@ def table(
             classes=[_class(cls, policy.spec, tiers, weights.get(cls.name, {})) for cls in policy.spec.classes],
             baseline=_baseline(policy.spec, tiers),
             tenants=publish_tenants.table_part(policy.spec, secrets.tenant_keys, folder=secrets.key_folder),
-            resilience=_resilience(policy.spec),
+            resilience=publish_resilience.rules(policy.spec.resilience),
             cache=_cache(snapshot, policy),
+            degraded=degradation.step(
+                policy, plan, snapshot.now, before=previous.degraded if previous is not None else ""
+            ),
         )
     )
 
@@ -162,11 +165,19 @@ def _steady(tier: tables.Tier, before: tables.Tier | None) -> tables.Tier:
         return tier
     rates = before.rates if _is_noise(tier.rates, before.rates) else tier.rates
     loads = {endpoint.variant: endpoint.capacity for endpoint in before.endpoints}
+    usages = {endpoint.name: endpoint.kv_usage for endpoint in before.endpoints}
     endpoints = []
     for endpoint in tier.endpoints:
         load = loads.get(endpoint.variant, endpoint.capacity)
         steady = abs(endpoint.capacity - load) <= max(1.0, NOISE * endpoint.capacity)
-        endpoints.append(msgspec.structs.replace(endpoint, capacity=load) if steady else endpoint)
+        usage = usages.get(endpoint.name, 0.0)
+        endpoints.append(
+            msgspec.structs.replace(
+                endpoint,
+                capacity=load if steady else endpoint.capacity,
+                kv_usage=usage if abs(endpoint.kv_usage - usage) <= NOISE else endpoint.kv_usage,
+            )
+        )
     return msgspec.structs.replace(tier, rates=rates, endpoints=endpoints)
 
 
@@ -180,7 +191,9 @@ def _tier(load: _Load, state: snapshots.TierState, secrets: Secrets) -> tables.T
     """One tier with its endpoints, sorted by name."""
     name = _name(state.key)
     endpoints = [
-        tables.Endpoint(replica.name, replica.address, variant.name, "Ready", capacity=sequences)
+        tables.Endpoint(
+            replica.name, replica.address, variant.name, "Ready", capacity=sequences, kv_usage=_kv_usage(replica)
+        )
         for variant in state.variants
         for sequences in (float(max(1, int(load.of(state, variant).sequences))),)
         for replica in variant.replicas
@@ -197,6 +210,12 @@ def _tier(load: _Load, state: snapshots.TierState, secrets: Secrets) -> tables.T
         slo=_slo(state.spec.slo),
         hold_seconds=units.duration_seconds(hold.hold) if hold else 0.0,
     )
+
+
+def _kv_usage(replica: snapshots.Replica) -> float:
+    """Share of a replica's KV cache in use, once it speaks against sending it more; 0 while calm or not known."""
+    usage = signals.sound(replica.kv_usage) if isinstance(replica.kv_usage, signals.Fresh) else None
+    return round(usage, 2) if usage is not None and usage > scorers.KV_CALM else 0.0
 
 
 def _rates(load: _Load, state: snapshots.TierState) -> tables.Rates:
@@ -274,19 +293,6 @@ def _slo(slo: v1alpha1.LatencySlo | None) -> tables.Slo:
 def _baseline(spec: v1alpha1.RoutingPolicySpec, tiers: Sequence[tables.Tier]) -> tables.Rates:
     tier = baseline_tier(spec, tiers)
     return tier.rates if tier else tables.Rates(0.0, 0.0)
-
-
-def _resilience(spec: v1alpha1.RoutingPolicySpec) -> tables.Resilience:
-    given = spec.resilience
-    return tables.Resilience(
-        connect_timeout=units.duration_seconds(given.connect_timeout),
-        first_byte_timeout=units.duration_seconds(given.first_byte_timeout),
-        idle_timeout=units.duration_seconds(given.idle_timeout),
-        total_timeout=units.duration_seconds(given.total_timeout),
-        max_fallbacks=given.max_fallbacks,
-        eject_after=given.eject_after,
-        eject_seconds=units.duration_seconds(given.eject_for),
-    )
 
 
 def _cache(snapshot: Snapshot, policy: snapshots.PolicyState) -> tables.Cache | None:

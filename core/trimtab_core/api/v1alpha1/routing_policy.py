@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trimtab_core.api.v1alpha1 import fields
+from trimtab_core.api.v1alpha1 import resilience as resilience_
 from trimtab_core.api.v1alpha1 import tenants as tenancy
 
 
@@ -102,18 +103,6 @@ class Budget(fields.ApiModel):
     )
 
 
-class Resilience(fields.ApiModel):
-    """Time limits and retries of the router."""
-
-    connect_timeout: fields.Duration = Field("2s", description="Longest wait for a connection to an engine.")
-    first_byte_timeout: fields.Duration = Field("60s", description="Longest wait for the first byte of an answer.")
-    idle_timeout: fields.Duration = Field("30s", description="Longest gap between two chunks of a stream.")
-    total_timeout: fields.Duration = Field("10m", description="Longest time for one request in all.")
-    max_fallbacks: Annotated[int, Field(ge=0, le=5)] = Field(1, description="Further endpoints before the first byte.")
-    eject_after: Annotated[int, Field(ge=1, le=100)] = Field(3, description="Failures in a row that eject an endpoint.")
-    eject_for: fields.Duration = Field("10s", description="How long an ejected endpoint gets no requests.")
-
-
 class Retune(fields.ApiModel):
     """How often and how far weights move."""
 
@@ -166,7 +155,9 @@ class RoutingPolicySpec(fields.ApiModel):
     )
     budget: Budget | None = Field(None, description="A ceiling on money.")
     tenants: tenancy.Tenants = Field(tenancy.Tenants(), description="Who may call, and how a caller is known.")
-    resilience: Resilience = Field(Resilience(), description="Time limits and retries of the router.")
+    resilience: resilience_.Resilience = Field(
+        resilience_.Resilience(), description="What the router does when engines fail, hang or are full."
+    )
     retune: Retune = Field(Retune(), description="How often and how far weights move.")
     cache: fields.LocalRef | None = Field(None, description="CachePolicy of this policy's requests.")
     baseline_tier: fields.Name | None = Field(
