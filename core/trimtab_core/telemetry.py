@@ -178,12 +178,27 @@ TABLE_REJECTED = Family(
     "Tables refused; the last good one stays in force.",
     (POLICY, REASON),
 )
+LIMITED = Family(
+    "trimtab_router_limited_total",
+    Kind.COUNTER,
+    "Requests refused because a tenant's limit was reached, by the name of the limit.",
+    (POLICY, TENANT, REASON),
+)
+STORE_DOWN = Family(
+    "trimtab_router_limit_store_down_total",
+    Kind.COUNTER,
+    "Limited requests that the shared store gave no answer to, by what held instead: Allow, Deny, Local.",
+    (POLICY, REASON),
+)
+STORE_WAITING = Family(
+    "trimtab_router_limit_store_waiting", Kind.GAUGE, "Settled requests that the shared store has to hear of.", (POLICY,)
+)
 
 ROUTER_FAMILIES = (
     ARRIVALS, ARRIVAL_SQUARES, REQUESTS, INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TTFT, ITL, E2E, SLO_MEASURED,
     SLO_MET, COST_USD, BASELINE_USD, CACHE_SAVED_USD, CACHE_RESULTS, FALLBACKS, EJECTIONS, IN_FLIGHT, HELD, QUEUED,
     QUEUE_SECONDS, SHED, RETRIES_REFUSED, HEDGES, WASTED_USD, COMPLEXITY,
-    TABLE_INFO, TABLE_REJECTED,
+    TABLE_INFO, TABLE_REJECTED, LIMITED, STORE_DOWN, STORE_WAITING,
 )  # fmt: skip
 
 # What the operator exports.

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
 import random
 import re
 
 import msgspec
 from trimtab_core.routing import classes, classifier, features
 
-from trimtab_router import compiled, errors, openai, routes
+from trimtab_router import compiled, errors, identity, openai, quotas, routes, sizes
 from trimtab_router.request import Request
 
 _OWN = b"x-trimtab-"
-_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MAX_COST = b"x-trimtab-max-cost-usd"
+_PRICE = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,12})?")
+_CREDENTIALS = (b"authorization", b"x-api-key")
 _TRUE = (b"true", b"1", b"yes")
 _FALSE = (b"false", b"0", b"no", b"")
-_BEARER = b"bearer "
+_BATCH = b"batch"
+_SALTED = (routes.Shape.CHAT, routes.Shape.COMPLETION, routes.Shape.RESPONSE)
+_BOUNDS = {
+    routes.Shape.CHAT: b',"max_completion_tokens":%d',
+    routes.Shape.COMPLETION: b',"max_tokens":%d',
+    routes.Shape.RESPONSE: b',"max_output_tokens":%d',
+}
 
 
 class Admission(msgspec.Struct):
@@ -31,6 +38,12 @@ class Admission(msgspec.Struct):
         tenant, workflow, feature: empty if unknown.
         sensitive: marked, or found to be.
         score: complexity; None where nothing needed it.
+        caller: with what it may use.
+        size: tokens at most, where something needs to know.
+        fits: names of the tiers that are sure to cost no more than the client allows; None if it allows anything.
+        extra: fields that every engine is sent, as JSON with a comma before each.
+        salt: the one that only our own engines are sent.
+        batch: may go out in a provider's batch tier.
     """
 
     class_: compiled.Class
@@ -42,10 +55,30 @@ class Admission(msgspec.Struct):
     feature: str
     sensitive: bool
     score: float | None
+    caller: identity.Caller = identity.NOBODY
+    size: sizes.Size | None = None
+    fits: frozenset[str] | None = None
+    extra: bytes = b""
+    salt: bytes = b""
+    batch: bool = False
 
 
-def admit(table: compiled.Table, request: Request, route: routes.Route, rng: random.Random) -> Admission:
+def admit(
+    table: compiled.Table,
+    request: Request,
+    route: routes.Route,
+    rng: random.Random,
+    *,
+    transport: asyncio.BaseTransport | None = None,
+) -> Admission:
     """Identify, check and classify a request.
+
+    Args:
+        table: in force.
+        request: of the client.
+        route: that it came by.
+        rng: breaks ties of complexity.
+        transport: of the client, whose address may have to be trusted.
 
     Raises:
         errors.RequestError: if the client can mend it.
@@ -54,30 +87,108 @@ def admit(table: compiled.Table, request: Request, route: routes.Route, rng: ran
     headers = request.headers
     if request.repeated:
         _refuse_repeated(request.repeated)
-    tenant = _tenant(table, headers)
+    callers = table.callers
+    caller = identity.NOBODY if callers is None else callers.identify(headers, transport)
+    tenant = caller.name
     envelope, rewrites = _read_body(table, request, route)
     sensitive = _is_sensitive(table, request)
     traits = _Traits(table, request, tenant=tenant, model=envelope.model, sensitive=sensitive)
     class_ = _classify(table, traits)
-    class_.arrivals.add(1)
-    class_.squares.add(class_.windows.arrive(request.arrived_at))
+    if not caller.rules:
+        count_arrival(class_, request)
     first, intervals = None, class_.reach.intervals
     if intervals is not None:
         first = intervals.tiers[0]
         if class_.reach.needs_score:
             class_.complexity.observe(traits.complexity)
             first = intervals.owner(class_.ranks.rank(traits.complexity, rng))
-    return Admission(
+    admitted = Admission(
         class_=class_,
         first=first,
         envelope=envelope,
         rewrites=rewrites,
         tenant=tenant,
-        workflow=_name(headers, b"x-trimtab-workflow"),
-        feature=_name(headers, b"x-trimtab-feature"),
+        workflow=identity.name(headers, b"x-trimtab-workflow"),
+        feature=identity.name(headers, b"x-trimtab-feature"),
         sensitive=sensitive,
         score=traits.known,
+        caller=caller,
+        batch=headers.get(classes.PRIORITY) == _BATCH,
     )
+    if callers is not None and caller is not identity.NOBODY:
+        _bound(table, admitted, request, route)
+    if _MAX_COST in headers:
+        _keep_to_cost(admitted, request, route)
+    return admitted
+
+
+def count_arrival(class_: compiled.Class, request: Request) -> None:
+    """Count a request as offered; one that a tenant's limit refuses is none that capacity should be bought for."""
+    class_.arrivals.add(1)
+    class_.squares.add(class_.windows.arrive(request.arrived_at))
+
+
+def _bound(table: compiled.Table, admitted: Admission, request: Request, route: routes.Route) -> None:
+    """What a known caller's request takes at most, and what keeps its prefix cache apart."""
+    caller, envelope, callers = admitted.caller, admitted.envelope, table.callers
+    assert callers is not None
+    if caller.salt and route.shape in _SALTED:
+        salt = caller.salt
+        if envelope.cache_salt:
+            salt = callers.salted(caller, bytes(envelope.cache_salt))
+        admitted.salt = b',"cache_salt":"%b"' % salt
+    if caller.rules:
+        most = table.data.tenants.max_output_tokens
+        if envelope.output_bound is None and most is not None and route.shape in _BOUNDS:
+            admitted.extra = _BOUNDS[route.shape] % most
+        admitted.size = _size(admitted, request, route, most=most)
+
+
+def _size(admitted: Admission, request: Request, route: routes.Route, *, most: int | None = None) -> sizes.Size:
+    """Tokens at most: of the prompt by its bytes, of the answer by the bound in force."""
+    if not admitted.rewrites:
+        return sizes.Size(0, 0)
+    if route.shape is routes.Shape.EMBEDDING:
+        return admitted.class_.sizes.worst(len(request.body), bound=0)
+    envelope = admitted.envelope
+    answers = envelope.answers
+    if route.shape is routes.Shape.COMPLETION:
+        answers *= openai.prompts_in(request.body)
+    bound = envelope.output_bound
+    return admitted.class_.sizes.worst(len(request.body), bound=most if bound is None else bound, answers=answers)
+
+
+def _keep_to_cost(admitted: Admission, request: Request, route: routes.Route) -> None:
+    """Only tiers whose worst case is within what the client allows; the nearest to the one that was chosen.
+
+    Raises:
+        errors.BadHeader: if the header holds no amount.
+        errors.TooDear: if no tier that may serve the request is.
+    """
+    value, first = request.headers[_MAX_COST], admitted.first
+    if not _PRICE.fullmatch(value):
+        raise errors.BadHeader("X-Trimtab-Max-Cost-Usd must be an amount such as 0.05", param=_MAX_COST.decode())
+    if first is None:
+        return
+    admitted.size = size = admitted.size or _size(admitted, request, route)
+    allowed = int(float(value) * quotas.NANO)
+    order = admitted.class_.reach.order(first, closed=admitted.sensitive)
+    costs = {
+        tier.spec.name: quotas.worst(
+            tier.spec.rates, input_tokens=size.input_tokens, output_tokens=size.output_tokens
+        ).nano_usd
+        for tier in order
+    }
+    admitted.fits = frozenset(name for name, cost in costs.items() if cost <= allowed)
+    own = (tier.spec.name for tier in admitted.class_.reach.own[first])
+    admitted.first = next((name for name in own if name in admitted.fits), None)
+    if admitted.first is None:
+        least = min(costs.values()) / quotas.NANO
+        raise errors.TooDear(
+            f"this request may cost {least:.6g} USD on the cheapest tier that may serve it; "
+            "raise X-Trimtab-Max-Cost-Usd or lower max_tokens",
+            param=_MAX_COST.decode(),
+        )
 
 
 class _Traits:
@@ -101,40 +212,8 @@ class _Traits:
 
 def _refuse_repeated(names: tuple[bytes, ...]) -> None:
     for name in names:
-        if name.startswith(_OWN) or name == b"authorization":
+        if name.startswith(_OWN) or name in _CREDENTIALS:
             raise errors.BadHeader(f"the header {name.decode()} came more than once", param=name.decode())
-
-
-def _tenant(table: compiled.Table, headers: dict[bytes, bytes]) -> str:
-    """The caller, by API key or by the word of a trusted hop; empty if unknown and that is allowed."""
-    rules = table.data.tenants
-    credentials = headers.get(b"authorization", b"")
-    if table.tenants and credentials[:7].lower() == _BEARER:
-        digest = hashlib.sha256(credentials[7:].strip()).hexdigest()
-        known = table.tenants.get(digest)
-        # The look-up is by a hash of what the caller sent, so its time tells nothing of any key; the last word
-        # is a comparison in constant time all the same.
-        if known is not None and hmac.compare_digest(known.key_sha256.lower(), digest):
-            return known.name
-    if rules.trusted_header:
-        trusted = _name(headers, b"x-trimtab-tenant")
-        if trusted:
-            return trusted
-    if rules.required:
-        problem = "the API key is not known" if credentials else "an API key is needed: Authorization: Bearer KEY"
-        raise errors.Unauthorized(problem)
-    return ""
-
-
-def _name(headers: dict[bytes, bytes], header: bytes) -> str:
-    value = headers.get(header)
-    if value is None:
-        return ""
-    if not _NAME.fullmatch(value):
-        raise errors.BadHeader(
-            f"{header.decode()} must be 1 to 63 letters, digits, dots, dashes or underscores", param=header.decode()
-        )
-    return value.decode()
 
 
 def _read_body(table: compiled.Table, request: Request, route: routes.Route) -> tuple[openai.Envelope, bool]:

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from trimtab_core import burstiness, telemetry
 from trimtab_core.routing import affinity, classes, classifier, promises, table, weights
 
-from trimtab_router import endpoints, first_bytes, ledger, metrics, retry_budget, waiting_room
+from trimtab_router import (
+    endpoints,
+    first_bytes,
+    identity,
+    ledger,
+    limiting,
+    metrics,
+    retry_budget,
+    sizes,
+    waiting_room,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +51,8 @@ class Class:
         meters: its series, by tier name.
         slos: what it and the tier promise together, by tier name.
         squares, windows: what tells how bunched its arrivals are.
+        sizes: what its requests have taken.
+        dearest: rates that no tier it may reach is above, tier by tier of what it may reach.
         keyed: some tier of it has a choice of endpoints, so that it matters where a request belongs.
     """
 
@@ -55,6 +67,8 @@ class Class:
     windows: burstiness.Windows
     complexity: metrics.Histogram
     cache_results: dict[str, metrics.Counter]
+    sizes: sizes.Sizes
+    dearest: table.Rates
     keyed: bool = False
 
 
@@ -65,6 +79,8 @@ class Table:
     Attributes:
         rules: its classes for ``classes.first``.
         retries: what may be asked again; it outlives tables.
+        callers: who may call; None if nobody is told apart.
+        limiter: of what they may use; None if nobody is limited.
         hedges: a second engine may be asked for a late first byte.
     """
 
@@ -74,7 +90,8 @@ class Table:
     rules: tuple[classes.Rule[Class], ...]
     by_name: dict[str, Class]
     scorer: classifier.Model
-    tenants: dict[str, table.Tenant]
+    callers: identity.Callers | None
+    limiter: limiting.Limiter | None
     watches_sensitive: bool
     refused: ledger.Meters
     retries: retry_budget.RetryBudget
@@ -95,6 +112,8 @@ class Compiler:
         loop: that the router runs on.
         rng: of the router.
         clock: monotonic seconds.
+        wall_clock: epoch seconds.
+        processes: that serve on one port with this one: what each counts in memory would hold in none.
     """
 
     def __init__(
@@ -105,6 +124,8 @@ class Compiler:
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
         clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        processes: int = 1,
     ) -> None:
         self._registry = registry
         self._directory = directory
@@ -112,6 +133,9 @@ class Compiler:
         self._retries: retry_budget.RetryBudget | None = None
         self._first_bytes: dict[str, first_bytes.FirstBytes] = {}
         self.rooms: dict[str, waiting_room.WaitingRoom] = {}
+        self._wall_clock, self._processes = wall_clock, processes
+        self.limiters: list[limiting.Limiter] = []
+        self._sizes: dict[tuple[str, str], sizes.Sizes] = {}
         self._ranks: dict[tuple[str, str], weights.RankHistogram] = {}
         self._windows: dict[tuple[str, str], burstiness.Windows] = {}
 
@@ -123,6 +147,8 @@ class Compiler:
         """
         scorer = classifier.compile_model(data.classifier)
         _check_numbers(data)
+        callers = identity.Callers(data.tenants) if data.tenants != table.Tenants() else None
+        limiter = self._limiter(data) if callers is not None and callers.limits else None
         live = self._directory.update(data.tiers, self._clock())
         tiers = {tier.name: self._compile_tier(data.resilience, tier, live[tier.name]) for tier in data.tiers}
         compiled = [self._compile_class(data, class_, tiers) for class_ in data.classes]
@@ -133,7 +159,8 @@ class Compiler:
             rules=tuple((classes.compile_match(class_.spec.match), class_) for class_ in compiled),
             by_name={class_.spec.name: class_ for class_ in compiled},
             scorer=scorer,
-            tenants={tenant.key_sha256.lower(): tenant for tenant in data.tenants.known if tenant.key_sha256},
+            callers=callers,
+            limiter=limiter,
             watches_sensitive=any(class_.match.sensitive is not None for class_ in data.classes),
             refused=ledger.Meters(self._registry, data.policy, class_=ledger.NO_TIER, tiers=()),
             retries=self._budget(data.resilience),
@@ -148,6 +175,23 @@ class Compiler:
         learned = self._first_bytes.setdefault(spec.name, first_bytes.FirstBytes())
         learned.learn(rules.hedge_quantile)
         return Tier(spec, live, affinity.Ring(live) if len(live) > 1 else None, room, learned)
+
+    def _limiter(self, data: table.RoutingTable) -> limiting.Limiter:
+        """The one that is there, so that counts outlive tables; another store begins anew."""
+        store = data.tenants.store
+        if store.kind == "Memory" and self._processes > 1:
+            raise table.TableError(
+                f"tenants.store: limits in memory hold for one process and this router has {self._processes}: "
+                "start it with --workers 1, or set the store to a Redis"
+            )
+        for known in self.limiters:
+            if known.store == store:
+                return known
+        made = limiting.Limiter(
+            store, data.policy, registry=self._registry, clock=self._clock, wall_clock=self._wall_clock
+        )
+        self.limiters.append(made)
+        return made
 
     def _budget(self, rules: table.Resilience) -> retry_budget.RetryBudget:
         if self._retries is None:
@@ -176,8 +220,16 @@ class Compiler:
             cache_results={each: registry.counter(telemetry.CACHE_RESULTS, policy, spec.name, each) for each in results}
             if data.cache is not None
             else {},
+            sizes=self._sizes.setdefault((policy, spec.name), sizes.Sizes()),
+            dearest=_dearest([tier.spec.rates for order in reach.wider.values() for tier in order]),
             keyed=any(tier.ring is not None for tier in reach.allowed),
         )
+
+
+def _dearest(rates: list[table.Rates]) -> table.Rates:
+    """Rates that none of these is above, whatever is cached."""
+    inputs = max((max(each.input_usd_per_token, each.cached_input_usd_per_token) for each in rates), default=0.0)
+    return table.Rates(inputs, max((each.output_usd_per_token for each in rates), default=0.0), inputs)
 
 
 def _check_numbers(data: table.RoutingTable) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from trimtab_core.routing import filters, scorers, table
 
 from trimtab_router import breaker, upstream
+from trimtab_router import external as providers
 
 EXTERNAL_CAPACITY = 1e6
 """A provider limits requests by its own rules, not by running sequences."""
@@ -39,14 +39,15 @@ class Endpoint:
         breaker: what its answers say of it.
         freed: to be called when it has room again; None while nobody waits.
         tls: for external providers behind https.
+        external: what providers have beside it; None for engines of our own.
         base_path: what comes before ``/v1``.
         head: constant header lines of every request to it.
     """
 
     __slots__ = (
-        "_beats_seen", "base_path", "beats", "breaker", "busy_until", "capacity", "freed", "head", "host", "in_flight",
-        "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state", "streams", "tier",
-        "tls",
+        "_beats_seen", "base_path", "beats", "breaker", "busy_until", "capacity", "external", "freed", "head", "host",
+        "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state", "streams",
+        "tier", "tls",
     )  # fmt: skip
 
     def __init__(self, tier: str, name: str, address: tuple[str, int]) -> None:
@@ -63,6 +64,7 @@ class Endpoint:
         self.breaker = breaker.Breaker()
         self.freed: Callable[[], None] | None = None
         self.tls: ssl.SSLContext | None = None
+        self.external: providers.Provider | None = None
         self.base_path = b""
         self.head = b"host: %b\r\naccept: */*\r\n" % host_header(self.host, self.port)
         self.pool = upstream.Pool()
@@ -75,6 +77,8 @@ class Endpoint:
         if self.breaker.state is breaker.State.HALF_OPEN:
             self.breaker.probing = True
             self.judge(now)
+        if self.external is not None:
+            self.pace(self.external.sent(now), now)
 
     def end(self, *, streamed: bool) -> None:
         """A request has ended, however it did."""
@@ -129,6 +133,11 @@ class Endpoint:
         self.judge(now)
         return True
 
+    def pace(self, until: float, now: float) -> None:
+        """A limit that was agreed with a provider lets the next request out then."""
+        if until > now:
+            self.rest(until, now)
+
     def rest(self, until: float, now: float) -> None:
         """It is full, and says until when (monotonic seconds)."""
         self.busy_until = max(self.busy_until, until)
@@ -155,6 +164,7 @@ class Endpoint:
 
     def take_over(self, wanted: _Wanted, now: float) -> None:
         """Become what a new table says."""
+        self.external = wanted.provider
         self.state, self.capacity, self.kv_usage, self.head = (
             wanted.state, wanted.capacity, wanted.kv_usage, wanted.head,
         )  # fmt: skip
@@ -198,6 +208,7 @@ class _Wanted:
     capacity: float
     head: bytes
     kv_usage: float = 0.0
+    provider: providers.Provider | None = None
 
 
 class Directory:
@@ -236,6 +247,12 @@ class Directory:
             by_tier[entry.endpoint.tier].append(entry.endpoint)
         return by_tier
 
+    def reread_keys(self) -> None:
+        """Take over the keys of providers whose files have changed."""
+        for endpoint in self._known.values():
+            if endpoint.external is not None and endpoint.external.reread():
+                endpoint.head = endpoint.external.head
+
     def all(self) -> list[Endpoint]:
         """Every endpoint of the table in force."""
         return list(self._known.values())
@@ -247,22 +264,13 @@ def _external(tier: str, external: table.External, known: Endpoint | None) -> _W
         raise table.TableError(f"tiers[{tier}].external.baseUrl {external.base_url!r} is not an http(s) URL")
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    key = _read_key(tier, external.api_key_file) if external.api_key_file else b""
-    authorization = b"authorization: Bearer %b\r\n" % key if key else b""
     endpoint = known or Endpoint(tier, "external", (parts.hostname, port))
     if known is None:
         endpoint.base_path = parts.path.rstrip("/").encode()
         endpoint.tls = ssl.create_default_context() if secure else None
-    host = parts.netloc.rpartition("@")[2].encode()
-    head = b"host: %b\r\naccept: */*\r\n%b" % (host, authorization)
-    return _Wanted(endpoint, "Ready", EXTERNAL_CAPACITY, head)
-
-
-def _read_key(tier: str, path: str) -> bytes:
+    start = b"host: %b\r\naccept: */*\r\n" % parts.netloc.rpartition("@")[2].encode()
     try:
-        key = Path(path).read_bytes().strip()
-    except OSError as error:
-        raise table.TableError(f"tiers[{tier}].external.apiKeyFile {path}: {error.strerror}") from error
-    if not key or b"\n" in key or b"\r" in key:
-        raise table.TableError(f"tiers[{tier}].external.apiKeyFile {path}: holds no key of one line")
-    return key
+        provider = providers.Provider(external, start, endpoint.external)
+    except table.TableError as error:
+        raise table.TableError(f"tiers[{tier}].external.{error}") from error
+    return _Wanted(endpoint, "Ready", EXTERNAL_CAPACITY, provider.head, provider=provider)

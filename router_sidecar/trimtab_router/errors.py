@@ -11,8 +11,12 @@
     │   ├── UnknownPath              404
     │   ├── WrongMethod              405
     │   ├── SlowRequest              408  head or body did not come in time
+    │   ├── TooDear                  400  no tier that may serve it costs as little as X-Trimtab-Max-Cost-Usd
     │   ├── BodyTooLarge             413
     │   └── HeadTooLarge             431
+    ├── Limited                           the tenant has used what it may
+    │   ├── RateLimited              429  of this minute, or at one time
+    │   └── QuotaExceeded            429  of this day or month
     ├── Unavailable                  503  no table yet, draining, or no tier that may serve has room to
     ├── Overloaded                   503  every engine is full, and so is the queue, or it would take too long
     ├── Degraded                     429  the policy's budget is used up: this kind of request is refused for now
@@ -37,13 +41,17 @@ class RouterError(Exception):
     Attributes:
         param: the field or header at fault, None if there is none.
         retry_after: seconds after which asking again makes sense, None if it doesn't.
+        extra: further header lines of the answer, each with its line end.
     """
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: int | None = None, extra: bytes = b""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.extra = extra
 
 
 class RequestError(RouterError):
@@ -78,12 +86,28 @@ class SlowRequest(RequestError):
     """Head or body did not come in time."""
 
 
+class TooDear(RequestError):
+    """Nothing that may serve the request is sure to cost as little as the client allows."""
+
+
 class BodyTooLarge(RequestError):
     """More body than the limit."""
 
 
 class HeadTooLarge(RequestError):
     """More header bytes than the limit."""
+
+
+class Limited(RouterError):
+    """The tenant has used what it may."""
+
+
+class RateLimited(Limited):
+    """For this minute, or at one time."""
+
+
+class QuotaExceeded(Limited):
+    """For this day or month."""
 
 
 class Unavailable(RouterError):
@@ -133,8 +157,11 @@ TABLE: dict[type[RouterError], Row] = {
     UnknownPath: Row(404, _INVALID, "unknown_url"),
     WrongMethod: Row(405, _INVALID, "method_not_allowed"),
     SlowRequest: Row(408, _INVALID, "request_timeout"),
+    TooDear: Row(400, _INVALID, "max_cost_exceeded"),
     BodyTooLarge: Row(413, _INVALID, "body_too_large"),
     HeadTooLarge: Row(431, _INVALID, "headers_too_large"),
+    RateLimited: Row(429, "rate_limit_error", "rate_limit_exceeded"),
+    QuotaExceeded: Row(429, "insufficient_quota", "insufficient_quota"),
     Unavailable: Row(503, "server_error", "unavailable"),
     Overloaded: Row(503, "server_error", "overloaded"),
     Degraded: Row(429, "rate_limit_error", "policy_budget_exceeded"),

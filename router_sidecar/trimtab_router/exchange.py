@@ -26,10 +26,12 @@ from trimtab_router import (
     heads,
     kinds,
     ledger,
+    limiting,
     lookup,
     metrics,
     pursuit,
     queueing,
+    quotas,
     relay,
     routes,
     server,
@@ -75,8 +77,8 @@ class Exchange:
     """One request from admission to its entry in the ledger."""
 
     __slots__ = (
-        "_admitted", "_billed", "_connection", "_first_at", "_last_at", "_lookup", "_paused", "_pursuit", "_request",
-        "_request_id", "_route", "_router", "_stage", "_table",
+        "_admitted", "_billed", "_connection", "_first_at", "_grant", "_last_at", "_lookup", "_paused", "_pursuit",
+        "_request", "_request_id", "_route", "_router", "_stage", "_table",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +102,7 @@ class Exchange:
         self._first_at = self._last_at = 0.0
         self._paused = False
         self._lookup: lookup.Lookup | None = None
+        self._grant: limiting.Grant | None = None
         self._billed: billing.Bill | None = None
         self._admitted: admission.Admission
 
@@ -109,7 +112,9 @@ class Exchange:
         Raises:
             errors.RouterError: if the request is refused before anything was sent; it is not settled then.
         """
-        admitted = admission.admit(self._table, self._request, self._route, self._router.rng)
+        admitted = admission.admit(
+            self._table, self._request, self._route, self._router.rng, transport=self._connection.transport
+        )
         self._admitted = admitted
         cache = self._table.data.cache
         if cache is not None and self._answer_from_cache(cache):
@@ -126,7 +131,38 @@ class Exchange:
             route=self._route,
             request_id=self._request_id,
         )
-        self._pursuit.start()
+        limiter = self._table.limiter
+        if limiter is None or not admitted.caller.rules:
+            self._pursuit.start()
+        else:
+            self._router.exchanges.add(self)
+            seconds = self._table.data.resilience.total_timeout
+            limiter.reserve(admitted.caller, self._worst(), seconds=seconds, then=self._limited)
+
+    def _worst(self) -> quotas.Need:
+        """What the request takes at most, wherever it may go."""
+        size = self._admitted.size
+        assert size is not None
+        return quotas.worst(
+            self._admitted.class_.dearest, input_tokens=size.input_tokens, output_tokens=size.output_tokens
+        )
+
+    def _limited(self, outcome: limiting.Outcome) -> None:
+        """The tenant's limits have spoken; the client may have left meanwhile."""
+        if isinstance(outcome, errors.RouterError):
+            if self._stage is not Stage.SETTLED:
+                self.gave_up(outcome)
+            return
+        pursued = self._pursuit
+        if self._stage is Stage.SETTLED or pursued is None:
+            outcome.settle()
+            return
+        self._grant = outcome
+        admission.count_arrival(self._admitted.class_, self._request)
+        try:
+            pursued.start()
+        except errors.RouterError as error:
+            self.gave_up(error)
 
     # What the connection tells.
 
@@ -225,9 +261,11 @@ class Exchange:
             self._break_off(error)
             return
         status, body = errors.render(error)
-        self._answer_error(status, body, error.retry_after)
+        self._answer_error(status, body, error.retry_after, error.extra)
         if isinstance(error, errors.RequestError):
             self._settle(ledger.CLIENT_ERROR)
+        elif isinstance(error, errors.Limited):
+            self._settle(ledger.LIMITED)
         else:
             self._settle(ledger.REJECTED if isinstance(error, _REJECTIONS) else ledger.FAILED)
         self._connection.finish(close=self._closes())
@@ -267,6 +305,8 @@ class Exchange:
         times = settlement.Times(self._request.arrived_at, now)
         entry = settlement.hit_entry(stored, admitted=admitted, times=times, request_id=self._request_id)
         router.ledger.settle(entry)
+        if admitted.caller.rules:
+            admission.count_arrival(admitted.class_, self._request)
         answer = lookup.answer(
             stored,
             self._route.shape,
@@ -290,10 +330,10 @@ class Exchange:
         self._connection.write(heads.chunk(event) if self._request.chunks else event)
         self._connection.finish(close=True)
 
-    def _answer_error(self, status: int, body: bytes, retry_after: int | None = None) -> None:
+    def _answer_error(self, status: int, body: bytes, retry_after: int | None = None, more: bytes = b"") -> None:
         pursued = self._pursuit
         current = pursued.current if pursued is not None else None
-        extra = self._served(current.tier.spec if current is not None else None)
+        extra = self._served(current.tier.spec if current is not None else None) + more
         if retry_after is not None:
             extra += b"retry-after: %d\r\n" % retry_after
         close = self._closes()
@@ -303,7 +343,8 @@ class Exchange:
         cache = "off"
         if self._lookup is not None:
             cache = "miss" if self._lookup.reads else "bypass"
-        return heads.served(
+        limits = self._grant.headers if self._grant is not None else b""
+        return limits + heads.served(
             request_id=self._request_id,
             model=tier.model if tier is not None else "",
             tier=tier.name if tier is not None else ledger.NO_TIER,
@@ -338,7 +379,15 @@ class Exchange:
         bill = self._bill() if committed or result == ledger.OK else billing.NOTHING
         self._stage = Stage.SETTLED
         router.exchanges.discard(self)
+        if self._grant is not None:
+            self._grant.settle(tokens=bill.input_tokens + bill.output_tokens, usd=bill.cost_usd)
+        if self._admitted.caller.rules and not bill.estimated:
+            self._admitted.class_.sizes.observe(
+                body_bytes=len(self._request.body), input_tokens=bill.input_tokens, output_tokens=bill.output_tokens
+            )
         now = router.clock()
+        if served is not None and served.endpoint.external is not None:
+            served.endpoint.pace(served.endpoint.external.used(bill.input_tokens + bill.output_tokens, now), now)
         router.ledger.settle(
             settlement.entry(
                 result,

@@ -16,14 +16,14 @@ class Forwarding:
         request_id: for engines' logs and ids.
     """
 
-    __slots__ = ("_admitted", "_body", "_model", "_request", "_request_id", "_route")
+    __slots__ = ("_admitted", "_body", "_extra", "_model", "_request", "_request_id", "_route")
 
     def __init__(
         self, request: Request, route: routes.Route, *, admitted: admission.Admission, request_id: str
     ) -> None:
         self._request, self._route, self._admitted = request, route, admitted
         self._request_id = request_id.encode()
-        self._body, self._model = request.body, ""
+        self._body, self._model, self._extra = request.body, "", b""
 
     def to(self, endpoint: endpoints.Endpoint, model: str) -> bytes:
         """The whole request for an endpoint that serves ``model``.
@@ -32,9 +32,18 @@ class Forwarding:
             errors.Malformed: if the body must be decoded in full and turns out to be no JSON.
         """
         request, route = self._request, self._route
-        if self._admitted.rewrites and self._model != model:
-            self._body = openai.rewrite(request.body, self._admitted.envelope, model=model, want_usage=route.asks_usage)
-            self._model = model
+        admitted = self._admitted
+        if admitted.rewrites:
+            external = endpoint.external
+            # A salt is for engines of our own; providers refuse fields that they don't know.
+            extra = admitted.extra + (admitted.salt if external is None else external.fields(admitted.batch))
+            if external is not None:
+                model = external.models.get(admitted.envelope.model, model)
+            if self._model != model or self._extra != extra:
+                self._body = openai.rewrite(
+                    request.body, admitted.envelope, model=model, want_usage=route.asks_usage, extra=extra
+                )
+                self._model, self._extra = model, extra
         kind = heads.JSON
         if route.shape is routes.Shape.OTHER:
             kind = request.headers.get(b"content-type", heads.JSON)

@@ -44,6 +44,7 @@ async def running(
         yield router
         listeners[0].close()
         await router.drain(options.drain_seconds)
+        await router.close()
     finally:
         for step in steps:
             step.cancel()
@@ -129,7 +130,7 @@ def _serve_workers(options: settings.Settings) -> int:
     workers = []
     for index in range(options.workers):
         admin_port = options.admin_port + index if options.admin_port else 0
-        mine = dataclasses.replace(options, workers=1, admin_port=admin_port)
+        mine = dataclasses.replace(options, workers=1, processes=options.workers, admin_port=admin_port)
         workers.append((mine, bind(options.host, options.port, shared=True), bind(options.host, admin_port)))
     reading, writing = os.pipe()
     children: list[int] = []

@@ -29,7 +29,8 @@ _NONE = msgspec.Raw(b"")
 class Envelope(msgspec.Struct):
     """The part of every body that the router acts on.
 
-    ``prompt_cache_key`` and ``user`` only say what belongs together, so whatever they hold is no error here.
+    What is kept as bytes is looked at only where it matters, and whatever it holds is no error here: the engine
+    will say.
     """
 
     model: str = ""
@@ -37,6 +38,12 @@ class Envelope(msgspec.Struct):
     stream_options: StreamOptions | None = None
     prompt_cache_key: msgspec.Raw = _NONE
     user: msgspec.Raw = _NONE
+    cache_salt: msgspec.Raw = _NONE
+    max_tokens: msgspec.Raw = _NONE
+    max_completion_tokens: msgspec.Raw = _NONE
+    max_output_tokens: msgspec.Raw = _NONE
+    n: msgspec.Raw = _NONE
+    best_of: msgspec.Raw = _NONE
 
     @property
     def session(self) -> bytes:
@@ -45,6 +52,17 @@ class Envelope(msgspec.Struct):
             if given is not _NONE and bytes(given) not in (b"null", b'""'):
                 return bytes(given)
         return b""
+
+    @property
+    def output_bound(self) -> int | None:
+        """Tokens of one answer at most, as the client wants it; None if it does not say."""
+        given = (whole(each) for each in (self.max_completion_tokens, self.max_output_tokens, self.max_tokens))
+        return max((each for each in given if each is not None), default=None)
+
+    @property
+    def answers(self) -> int:
+        """How many answers are made for each prompt."""
+        return max(1, whole(self.n) or 1, whole(self.best_of) or 1)
 
 
 class Message(msgspec.Struct):
@@ -72,6 +90,7 @@ _envelope = msgspec.json.Decoder(Envelope)
 _prompts = msgspec.json.Decoder(Prompts)
 _content = msgspec.json.Decoder(str | list[TextPart | str] | None)
 _anything = msgspec.json.Decoder()
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
 _INCLUDE_USAGE = b',"stream_options":{"include_usage":true}'
@@ -134,7 +153,28 @@ def decode(body: bytes) -> dict[str, Any]:
     return decoded
 
 
-def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool) -> bytes:
+def whole(raw: msgspec.Raw) -> int | None:
+    """The whole number in a field, also one in quotes, as engines take it; None if there is none."""
+    text = bytes(raw).strip(b'"')
+    try:
+        return max(0, int(float(text))) if text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def prompts_in(body: bytes) -> int:
+    """How many prompts a completion request holds: a list of texts or of lists of tokens is many."""
+    try:
+        raw = bytes(_prompts.decode(body).prompt)
+        if not raw.startswith(b"["):
+            return 1
+        items = _raw_list.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return 1
+    return len(items) if items and bytes(items[0])[:1] in (b'"', b"[") else 1
+
+
+def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, extra: bytes = b"") -> bytes:
     """The body for an engine: its model name, and usage asked for on streams.
 
     Args:
@@ -142,22 +182,25 @@ def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool) ->
         envelope: what ``read`` found in it.
         model: the name that the engine serves.
         want_usage: ask for usage, for streams of routes that have ``stream_options``.
+        extra: further fields as JSON, each with a comma before it; they take the place of the client's.
     """
     options = envelope.stream_options
     add_usage = want_usage and bool(envelope.stream) and (options is None or not options.include_usage)
     found = _MODEL.search(body)
-    if found is None or found[1].decode() != envelope.model or (add_usage and options is not None):
-        return _rewrite_in_full(body, model=model, add_usage=add_usage)
+    doubled = bool(extra) and envelope.cache_salt is not _NONE
+    if found is None or found[1].decode() != envelope.model or (add_usage and options is not None) or doubled:
+        return _rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra)
     start, end = found.span(1)
-    if add_usage:
+    if add_usage or extra:
         brace = body.rindex(b"}")
-        spliced = b"".join((body[:start], model.encode(), body[end:brace], _INCLUDE_USAGE, body[brace:]))
+        added = _INCLUDE_USAGE + extra if add_usage else extra
+        spliced = b"".join((body[:start], model.encode(), body[end:brace], added, body[brace:]))
     else:
         spliced = b"".join((body[:start], model.encode(), body[end:]))
     certain = found.start() < _CERTAIN_OFFSET and body.count(b'"model"') == 1 and b"stream_options" not in body
     if certain or _is_as_wanted(spliced, envelope, model=model, add_usage=add_usage):
         return spliced
-    return _rewrite_in_full(body, model=model, add_usage=add_usage)
+    return _rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra)
 
 
 def _is_as_wanted(body: bytes, envelope: Envelope, *, model: str, add_usage: bool) -> bool:
@@ -169,11 +212,13 @@ def _is_as_wanted(body: bytes, envelope: Envelope, *, model: str, add_usage: boo
     return (result.model, result.stream, result.stream_options) == (model, envelope.stream, options)
 
 
-def _rewrite_in_full(body: bytes, *, model: str, add_usage: bool) -> bytes:
+def _rewrite_in_full(body: bytes, *, model: str, add_usage: bool, extra: bytes) -> bytes:
     decoded = decode(body)
     decoded["model"] = model
     if add_usage:
         decoded["stream_options"] = {**(decoded.get("stream_options") or {}), "include_usage": True}
+    if extra:
+        decoded.update(_anything.decode(b"{" + extra[1:] + b"}"))
     return _encoder.encode(decoded)
 
 

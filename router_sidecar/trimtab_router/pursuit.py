@@ -306,10 +306,12 @@ class Pursuit:
             self._owner.gave_up(otherwise or self._nobody(()))
             return
         reach = admitted.class_.reach
-        tiers = reach.order(first, closed=admitted.sensitive)
+        tiers = _affordable(reach.order(first, closed=admitted.sensitive), admitted.fits)
         choice = dispatch.choose(tiers, process.rng, place=self._place, tried=self._tried)
         if choice is None:
-            choice = dispatch.last_resort(reach.own[first], now=process.clock(), tried=self._tried)
+            choice = dispatch.last_resort(
+                _affordable(reach.own[first], admitted.fits), now=process.clock(), tried=self._tried
+            )
         if choice is None:
             self._hold(first, otherwise)
         elif choice[0].room.is_full(choice[1]):
@@ -365,7 +367,8 @@ class Pursuit:
             self._shed("full", refusal)
 
     def _with_room(self, full: compiled.Tier) -> dispatch.Choice | None:
-        others = [tier for tier in self._admitted.class_.reach.own[self._admitted.first or ""] if tier is not full]
+        own = _affordable(self._admitted.class_.reach.own[self._admitted.first or ""], self._admitted.fits)
+        others = [tier for tier in own if tier is not full]
         for tier in others:
             choice = dispatch.choose((tier,), self._process.rng, tried=self._tried)
             if choice is not None and not tier.room.is_full(choice[1]):
@@ -473,3 +476,8 @@ class Pursuit:
         if usd > 0:
             self.wasted_usd += usd
             self._admitted.class_.meters[lost.tier.spec.name].wasted(reason).add(usd)
+
+
+def _affordable(tiers: Sequence[compiled.Tier], fits: frozenset[str] | None) -> Sequence[compiled.Tier]:
+    """The tiers that cost no more than the client allows."""
+    return tiers if fits is None else [tier for tier in tiers if tier.spec.name in fits]

@@ -66,7 +66,15 @@ class Service:
         self._instance = f"{self.rng.getrandbits(64):016x}"
         self._requests = 0
         self._options = options
-        self._compiler = compiled.Compiler(self.registry, self.directory, loop=loop, rng=self.rng, clock=clock)
+        self._compiler = compiled.Compiler(
+            self.registry,
+            self.directory,
+            loop=loop,
+            rng=self.rng,
+            clock=clock,
+            wall_clock=wall_clock,
+            processes=options.processes,
+        )
         self.tables = tables.TableFile(
             options.table, self._compiler, registry=self.registry, in_force=self._table_changed
         )
@@ -74,6 +82,7 @@ class Service:
         self.registry.read_gauge(telemetry.HELD, self._read_held)
         self.registry.read_gauge(telemetry.QUEUED, self._read_queued)
         self.registry.read_gauge(telemetry.TABLE_INFO, self._read_table_info)
+        self.registry.read_gauge(telemetry.STORE_WAITING, self._read_store_waiting)
 
     def epoch_seconds(self) -> int:
         """The wall clock, whole seconds."""
@@ -213,6 +222,7 @@ class Service:
                 connection.expire(now)
             for endpoint in self.directory.all():
                 endpoint.pool.close_old(now)
+            self.directory.reread_keys()
 
     def _tick_endpoints(self, now: float, *, sweep: bool) -> None:
         """Endpoints stall and come back, budgets move on, and who waits may be let in."""
@@ -260,6 +270,11 @@ class Service:
             endpoint.pool.close()
         return done
 
+    async def close(self) -> None:
+        """Tell the shared stores of limits what they have not heard of yet."""
+        for each in self._compiler.limiters:
+            await each.close()
+
     # Gauges.
 
     def _read_in_flight(self) -> Iterable[tuple[metrics.Labels, float]]:
@@ -289,6 +304,12 @@ class Service:
             if any(each.ready for each in tier.endpoints) is awake
         }
         return [((table.data.policy, name), float(counts.get(name, 0))) for name in table.tiers]
+
+    def _read_store_waiting(self) -> Iterable[tuple[metrics.Labels, float]]:
+        table, limiters = self.tables.current, self._compiler.limiters
+        if table is None or not limiters:
+            return []
+        return [((table.data.policy,), float(sum(each.waiting for each in limiters)))]
 
     def _read_table_info(self) -> Iterable[tuple[metrics.Labels, float]]:
         table = self.tables.current

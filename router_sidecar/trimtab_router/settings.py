@@ -42,6 +42,7 @@ class Settings:
         admin_port: for metrics, health and the admin views.
         drain_seconds: how long requests under way may go on after SIGTERM.
         workers: processes that share ``port``; worker ``i`` has admin port ``admin_port + i``.
+        processes: that serve on the port together, this one included; set by the start of workers.
         poll_seconds: between two looks at the table file.
         seed: of the random choices; None takes one from the system.
     """
@@ -52,6 +53,7 @@ class Settings:
     admin_port: int = 8081
     drain_seconds: float = 30.0
     workers: int = 1
+    processes: int = 1
     poll_seconds: float = 0.5
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)
