@@ -80,7 +80,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_clock", "_complete", "_framed", "_head_bytes", "_head_done", "_keep", "_listener", "_parser", "_parts",
-        "_pool", "_retry_after", "_status", "_surplus", "_touched", "_type", "idle_since", "reused", "transport",
+        "_pool", "_retry_after", "_status", "_surplus", "_touched", "_type", "idle_since", "on_body", "reused",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -88,16 +89,18 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, pool: Pool, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
-        self._parser = httptools.HttpResponseParser(self)
         self._listener: Listener | None = None
         self._parts: list[bytes] = []
+        # Called by the parser for each piece of a body. A burst has hundreds in one read: no Python in between.
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpResponseParser(self)
         self.reused = False
         self.idle_since = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self._touched = self._head_done = self._complete = self._keep = self._framed = False
-        self._surplus = False
+        self._surplus = -1
         self._head_bytes = self._status = 0
         self._type = self._retry_after = b""
 
@@ -152,10 +155,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_bytes = -1
             listener.head(self._status, self._type, self._retry_after)
         parts = self._parts
+        if self._surplus >= 0:
+            del parts[self._surplus :]
         if parts:
-            self._parts = []
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
             if self._listener is listener:
-                listener.read(parts[0] if len(parts) == 1 else b"".join(parts))
+                listener.read(body)
         if self._complete and self._listener is listener:
             self._finish(listener)
 
@@ -173,11 +179,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A second message in the place of one: nobody asked for it, and the connection can't be trusted."""
-        self._surplus = self._complete
+        if self._complete and self._surplus < 0:
+            self._surplus = len(self._parts)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the few headers that matter."""
-        if self._surplus:
+        if self._surplus >= 0:
             return
         size = len(name)
         if size == 12 and name.lower() == b"content-type":  # noqa: PLR2004 (lengths first: most names fail here)
@@ -191,18 +198,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole, unless it is an interim one."""
-        if not self._surplus:
+        if self._surplus < 0:
             self._status = self._parser.get_status_code()
             self._head_done = self._status >= 200  # noqa: PLR2004 (1xx are interim)
 
-    def on_body(self, body: bytes) -> None:
-        """Collect what one read brings."""
-        if not self._surplus:
-            self._parts.append(body)
-
     def on_message_complete(self) -> None:
         """The message is whole, unless it is an interim one."""
-        if self._head_done and not self._surplus:
+        if self._head_done and self._surplus < 0:
             self._complete = True
             # Asked here: after feed_data the parser has forgotten it, and every connection would be closed.
             self._keep = self._parser.should_keep_alive()
@@ -211,7 +213,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, listener: Listener) -> None:
         self._listener = None
-        if self._keep and not self._surplus and not self.transport.is_closing():
+        if self._keep and self._surplus < 0 and not self.transport.is_closing():
             self.reused = True
             self._pool.put(self, self._clock())
         else:
