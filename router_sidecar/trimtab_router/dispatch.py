@@ -58,10 +58,10 @@ def last_resort(tiers: Sequence[compiled.Tier], *, now: float, tried: Collection
     return None
 
 
-def rest_seconds(tiers: Sequence[compiled.Tier], now: float) -> float:
-    """Seconds until the first endpoint that asked for a rest takes requests again; 0 if none rests."""
-    waits = [each.busy_until - now for tier in tiers for each in tier.endpoints if each.busy_until > now]
-    return min(waits, default=0.0)
+def resting(tiers: Sequence[compiled.Tier], now: float) -> tuple[compiled.Tier, float] | None:
+    """The tier whose endpoint asked for the shortest rest, and the seconds left of it; None if none rests."""
+    found = [(tier, each.busy_until - now) for tier in tiers for each in tier.endpoints if each.busy_until > now]
+    return min(found, key=lambda item: item[1], default=None)
 
 
 def _is_probed(endpoint: endpoints.Endpoint) -> bool:

@@ -185,7 +185,7 @@ class Queue(Generic[T]):
             self._now = 0.0
         elif len(self._given) > 2 * self._count + _STALE:
             waiting = {tenant for each in self._bands for tenant in each}
-            self._given = {tenant: had for tenant, had in self._given.items() if tenant in waiting or had > self._now}
+            self._given = {tenant: had for tenant, had in self._given.items() if tenant in waiting}
 
     def _victim(self, ticket: T) -> T | None:
         for number in range(_BAND_COUNT - 1, -1, -1):
