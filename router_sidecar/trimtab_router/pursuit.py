@@ -344,12 +344,21 @@ class Pursuit:
     # Waiting.
 
     def _hold(self, first: str, otherwise: errors.RouterError | None) -> None:
-        """Nothing is up: wait for the tier to wake, if it may be waited for."""
-        reach, tier = self._admitted.class_.reach, self._table.tiers[first]
-        if otherwise is not None or reach.hold_seconds <= 0:
-            self._owner.gave_up(otherwise or self._nobody(reach.own[first]))
-            return
-        refusal = self._wait(tier, reach.hold_seconds)
+        """Nothing is up: wait for the tier to wake, or for one that rests, if it may be waited for."""
+        reach, rules = self._admitted.class_.reach, self._table.data.resilience
+        own, now = reach.own[first], self._process.clock()
+        resting = dispatch.resting(own, now)
+        if otherwise is not None:
+            self._owner.gave_up(otherwise)
+        elif resting is not None and rules.queue_requests and resting[1] <= self._patience():
+            self._sit(resting[0], self._patience())
+        elif reach.hold_seconds > 0:
+            self._sit(self._table.tiers[first], reach.hold_seconds)
+        else:
+            self._owner.gave_up(self._nobody(own))
+
+    def _sit(self, tier: compiled.Tier, patience: float) -> None:
+        refusal = self._wait(tier, patience)
         if refusal is not None:
             self._shed("full", refusal)
 
@@ -414,9 +423,9 @@ class Pursuit:
         return errors.Unavailable(text, retry_after=_HOLD_RETRY_AFTER)
 
     def _nobody(self, tiers: Sequence[compiled.Tier]) -> errors.RouterError:
-        rest = dispatch.rest_seconds(tiers, self._process.clock())
-        if rest > 0:
-            return errors.Unavailable("the engines are busy; try again later", retry_after=math.ceil(rest))
+        resting = dispatch.resting(tiers, self._process.clock())
+        if resting is not None:
+            return errors.Unavailable("the engines are busy; try again later", retry_after=math.ceil(resting[1]))
         return errors.Unavailable("no tier that may serve this request is up", retry_after=_RETRY_AFTER)
 
     def _shed(self, reason: str, error: errors.RouterError) -> None:
