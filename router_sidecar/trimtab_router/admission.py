@@ -18,7 +18,6 @@ _PRICE = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,12})?")
 _CREDENTIALS = (b"authorization", b"x-api-key")
 _TRUE = (b"true", b"1", b"yes")
 _FALSE = (b"false", b"0", b"no", b"")
-_BATCH = b"batch"
 _SALTED = (routes.Shape.CHAT, routes.Shape.COMPLETION, routes.Shape.RESPONSE)
 _BOUNDS = {
     routes.Shape.CHAT: b',"max_completion_tokens":%d',
@@ -43,7 +42,6 @@ class Admission(msgspec.Struct):
         fits: names of the tiers that are sure to cost no more than the client allows; None if it allows anything.
         extra: fields that every engine is sent, as JSON with a comma before each.
         salt: the one that only our own engines are sent.
-        batch: may go out in a provider's batch tier.
     """
 
     class_: compiled.Class
@@ -60,7 +58,6 @@ class Admission(msgspec.Struct):
     fits: frozenset[str] | None = None
     extra: bytes = b""
     salt: bytes = b""
-    batch: bool = False
 
 
 def admit(
@@ -113,7 +110,6 @@ def admit(
         sensitive=sensitive,
         score=traits.known,
         caller=caller,
-        batch=headers.get(classes.PRIORITY) == _BATCH,
     )
     if callers is not None and caller is not identity.NOBODY:
         _bound(table, admitted, request, route)

@@ -23,6 +23,7 @@ from trimtab_router import (
     cache_store,
     compiled,
     errors,
+    external,
     heads,
     kinds,
     ledger,
@@ -215,7 +216,7 @@ class Exchange:
             content_type,
             self._route,
             envelope=self._admitted.envelope,
-            rates=current.tier.spec.rates,
+            rates=external.billed(current.tier.spec, self._request.headers).rates,
             limits=self._router.limits,
             cache=self._table.data.cache if stores else None,
         )
@@ -364,7 +365,7 @@ class Exchange:
             self._billed = billing.bill(
                 current.relay,
                 body_bytes=len(self._request.body),
-                tier=current.tier.spec,
+                tier=external.billed(current.tier.spec, self._request.headers),
                 baseline=self._table.data.baseline,
             )
         return self._billed

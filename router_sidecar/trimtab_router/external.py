@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from trimtab_core.routing import table
+import msgspec
+from trimtab_core.routing import classes, table
 
 log = logging.getLogger("trimtab.router")
 
+_BATCH = b"batch"
 _BURST_SECONDS = 1.0
 _MINUTE_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 300.0
@@ -49,9 +51,9 @@ class Provider:
             self.tokens = (before.tokens if before is not None else None) or Bucket()
             self.tokens.resize(tokens_per_minute / _MINUTE_SECONDS, tokens_per_minute)
 
-    def fields(self, batch: bool) -> bytes:  # noqa: FBT001 (the one thing that it asks of a request)
-        """Fields of the body that only this provider is sent."""
-        return self._batch_field if batch else b""
+    def fields(self, headers: dict[bytes, bytes]) -> bytes:
+        """Fields of the body that only this provider is sent, for a request with these headers."""
+        return self._batch_field if self._batch_field and _is_batch(headers) else b""
 
     @property
     def head(self) -> bytes:
@@ -75,6 +77,24 @@ class Provider:
             return now
         self.tokens.take(tokens, now)
         return self.tokens.free_at(0.0, now)
+
+
+def billed(tier: table.Tier, headers: dict[bytes, bytes]) -> table.Tier:
+    """The tier with the rates that hold for a request with these headers: a provider's batch tier costs less."""
+    external = tier.external
+    if external is None or not external.batch_discount or not _is_batch(headers):
+        return tier
+    share, rates = 1.0 - external.batch_discount, tier.rates
+    discounted = table.Rates(
+        rates.input_usd_per_token * share,
+        rates.output_usd_per_token * share,
+        rates.cached_input_usd_per_token * share,
+    )
+    return msgspec.structs.replace(tier, rates=discounted)
+
+
+def _is_batch(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(classes.PRIORITY) == _BATCH
 
 
 class Bucket:

@@ -36,7 +36,7 @@ class Forwarding:
         if admitted.rewrites:
             external = endpoint.external
             # A salt is for engines of our own; providers refuse fields that they don't know.
-            extra = admitted.extra + (admitted.salt if external is None else external.fields(admitted.batch))
+            extra = admitted.extra + (admitted.salt if external is None else external.fields(request.headers))
             if external is not None:
                 model = external.models.get(admitted.envelope.model, model)
             if self._model != model or self._extra != extra:
