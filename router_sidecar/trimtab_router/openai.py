@@ -2,7 +2,7 @@
 
 A long agent body costs hundreds of microseconds to decode and encode. So a body is decoded once, partially;
 the model's bytes are spliced, ``stream_options`` is put before the last brace, and only where a doubt remains
-(a second ``"model"`` somewhere) the result is decoded again and compared. If that fails too, the body is
+(a ``"model"`` further in) the result is decoded again and compared. If that fails too, the body is
 decoded and encoded in full, which is slow and always right.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 from trimtab_router import errors
 
 
-class StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct, frozen=True):
     """What the client wants of a stream."""
 
     include_usage: bool | None = None
@@ -24,6 +24,8 @@ class StreamOptions(msgspec.Struct):
 
 
 _NONE = msgspec.Raw(b"")
+_ABSENT = StreamOptions()
+"""Stands for no options at all, as None stands for a null: only where there are none may some be added."""
 
 
 class Envelope(msgspec.Struct):
@@ -35,7 +37,7 @@ class Envelope(msgspec.Struct):
 
     model: str = ""
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: StreamOptions | None = _ABSENT
     prompt_cache_key: msgspec.Raw = _NONE
     user: msgspec.Raw = _NONE
     cache_salt: msgspec.Raw = _NONE
@@ -65,6 +67,27 @@ class Envelope(msgspec.Struct):
         return max(1, whole(self.n) or 1, whole(self.best_of) or 1)
 
 
+class _Name(str):
+    """A model's name on its way through the decoder, which says so each time that it meets one."""
+
+    __slots__ = ()
+
+
+class _Body(Envelope):
+    model: _Name = _Name("")
+
+
+_met: list[_Name] = []
+
+
+def _meet(_type: type, value: object) -> _Name:
+    if type(value) is not str:
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    name = _Name(value)
+    _met.append(name)
+    return name
+
+
 class Message(msgspec.Struct):
     """A chat message, its content not yet decoded."""
 
@@ -86,7 +109,7 @@ class TextPart(msgspec.Struct):
     text: str = ""
 
 
-_envelope = msgspec.json.Decoder(Envelope)
+_envelope = msgspec.json.Decoder(_Body, dec_hook=_meet)
 _prompts = msgspec.json.Decoder(Prompts)
 _content = msgspec.json.Decoder(str | list[TextPart | str] | None)
 _anything = msgspec.json.Decoder()
@@ -102,12 +125,17 @@ def read(body: bytes) -> Envelope:
     """Decode the envelope.
 
     Raises:
-        errors.Malformed: if the body is no JSON object or a field has the wrong type.
+        errors.Malformed: if the body is no JSON object, a field has the wrong type, or it names two models: which of
+            them counts, parsers do not agree on.
     """
+    _met.clear()
     try:
-        return _envelope.decode(body)
+        envelope = _envelope.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise errors.Malformed(f"the body is not a valid request: {error}", param=_field(str(error))) from error
+    if len(_met) > 1:
+        raise errors.Malformed("the body has more than one model", param="model")
+    return envelope
 
 
 def _field(message: str) -> str | None:
@@ -188,7 +216,7 @@ def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, ex
     add_usage = want_usage and bool(envelope.stream) and (options is None or not options.include_usage)
     found = _MODEL.search(body)
     doubled = bool(extra) and envelope.cache_salt is not _NONE
-    if found is None or found[1].decode() != envelope.model or (add_usage and options is not None) or doubled:
+    if found is None or found[1].decode() != envelope.model or (add_usage and options is not _ABSENT) or doubled:
         return _rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra)
     start, end = found.span(1)
     if add_usage or extra:
@@ -197,8 +225,8 @@ def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, ex
         spliced = b"".join((body[:start], model.encode(), body[end:brace], added, body[brace:]))
     else:
         spliced = b"".join((body[:start], model.encode(), body[end:]))
-    certain = found.start() < _CERTAIN_OFFSET and body.count(b'"model"') == 1 and b"stream_options" not in body
-    if certain or _is_as_wanted(spliced, envelope, model=model, add_usage=add_usage):
+    # No body has two models at the top, see ``read``: the first key is the one.
+    if found.start() < _CERTAIN_OFFSET or _is_as_wanted(spliced, envelope, model=model, add_usage=add_usage):
         return spliced
     return _rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra)
 

@@ -54,8 +54,6 @@ def test_a_rewritten_body_differs_in_model_and_usage_alone(
 
 
 TRICKY = {
-    "model twice": b'{"model":"auto","model":"auto"}',
-    "model twice, another first": b'{"model":"other","model":"auto"}',
     "nested first": b'{"metadata":{"model":"auto"},"model":"auto"}',
     "nested only by name, escaped on top": b'{"tools":[{"model":"auto"}],"mod\\u0065l":"auto"}',
     "escaped value": b'{"model":"\\u0061uto"}',
@@ -78,6 +76,21 @@ def test_tricky_bodies_are_rewritten_where_it_counts(data: bytes) -> None:
         assert again.stream_options.include_usage
     # An engine whose parser takes the first of two keys must not see another model either.
     assert rewritten.count(b'"auto"') <= data.count(b'"auto"') - (1 if b'"auto"' in data else 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"model":"auto","model":"auto"}',
+        b'{"model":"other","model":"auto"}',
+        b'{"model":"auto","messages":[],"mod\\u0065l":"gpt-9"}',
+    ],
+)
+def test_two_models_are_refused_because_parsers_do_not_agree_on_the_one_that_counts(data: bytes) -> None:
+    with pytest.raises(errors.Malformed, match="more than one model") as refused:
+        openai.read(data)
+    assert refused.value.param == "model"
+    assert openai.read(b'{"model":"auto","metadata":{"model":"a"},"tools":[{"model":"b"}]}').model == "auto"
 
 
 def test_numbers_that_floats_can_not_hold_survive() -> None:
