@@ -16,6 +16,8 @@ _ERROR_BYTES = 1 << 20
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _MAX_RETRY_AFTER = 3600
+_PROVIDER_REST_SECONDS = 1
+"""For a provider that says it is too much and not for how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,9 @@ class Attempt:
     def head(self, status: int, content_type: bytes, retry_after: bytes) -> None:
         """The head of the answer."""
         self.status, self.content_type, self._retry_after = status, content_type, retry_after
+        connection = self._connection
+        if connection is not None and connection.told:
+            self.endpoint.told(connection.told, self._clock())
         if 200 <= status < 300:  # noqa: PLR2004 (the class of success)
             self.relay = self._owner.relay_for(self, content_type)
         else:
@@ -215,6 +220,8 @@ class Attempt:
             self._fail(Failure(reason, errors.UpstreamFailed("the engine can't be reached"), at_once=True))
             return
         self._task = None
+        if endpoint.external is not None:
+            connection.told = {}
         if self._open:
             self._connection = connection
             self.sent = True
@@ -227,7 +234,7 @@ class Attempt:
         status = self.status
         reason = f"status-{status}"
         if status in _BUSY:
-            rest = self._wait_seconds()
+            rest = self._wait_seconds() or (_PROVIDER_REST_SECONDS if self.endpoint.external is not None else 0)
             busy = errors.Unavailable("the engines are busy; try again later", retry_after=rest or 1)
             self._fail(Failure(reason, busy, blames=False, rest_seconds=rest))
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.BAD_REQUEST:

@@ -138,6 +138,11 @@ class Endpoint:
         if until > now:
             self.rest(until, now)
 
+    def told(self, told: dict[bytes, bytes], now: float) -> None:
+        """What a provider's answer says of its limits."""
+        if self.external is not None:
+            self.pace(self.external.told(told, now), now)
+
     def rest(self, until: float, now: float) -> None:
         """It is full, and says until when (monotonic seconds)."""
         self.busy_until = max(self.busy_until, until)

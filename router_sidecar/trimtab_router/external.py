@@ -18,6 +18,10 @@ _BATCH = b"batch"
 _BURST_SECONDS = 1.0
 _MINUTE_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 300.0
+_LOW_SHARE = 0.5
+"""Of a provider's limit: with less than that left our pace follows its own."""
+_REFILL_SHARE = 0.05
+"""Of the time in which all tokens come back: enough are there for a request."""
 
 
 class Provider:
@@ -36,7 +40,7 @@ class Provider:
         table.TableError: if the key's file holds none.
     """
 
-    __slots__ = ("_batch_field", "_head", "_key", "models", "requests", "tokens")
+    __slots__ = ("_batch_field", "_head", "_key", "_rate", "models", "requests", "tokens")
 
     def __init__(self, spec: table.External, head: bytes, before: Provider | None = None) -> None:
         self.models = spec.models
@@ -45,6 +49,7 @@ class Provider:
         self._batch_field = b',"service_tier":"%b"' % spec.batch_service_tier.encode() if spec.batch_discount else b""
         rate, tokens_per_minute = spec.max_requests_per_second, spec.max_tokens_per_minute
         self.requests = before.requests if before is not None else Bucket()
+        self._rate = rate
         self.requests.resize(rate, rate * _BURST_SECONDS)
         self.tokens: Bucket | None = None
         if tokens_per_minute is not None:
@@ -71,12 +76,46 @@ class Provider:
         free = self.requests.free_at(1.0, now)
         return free if self.tokens is None else max(free, self.tokens.free_at(0.0, now))
 
+    def told(self, told: dict[bytes, bytes], now: float) -> float:
+        """Take in what an answer says of the provider's limits; returns when the next request may go out.
+
+        A bucket of which ``limit - left`` comes back in ``seconds`` refills at their quotient: where little is left
+        our own pace falls to it, and where nothing is, requests wait for the first bit of it.
+
+        Args:
+            told: values of the ``x-ratelimit-…`` headers by name.
+            now: monotonic seconds.
+        """
+        until = now
+        found = _told(told, b"requests")
+        if found is not None:
+            limit, left, seconds = found
+            refill = max(0.0, limit - left) / seconds
+            is_low = left < limit * _LOW_SHARE and refill > 0
+            self.requests.slow(refill if is_low else self._rate)
+            if left < 1 and refill > 0:
+                until = now + min(1.0 / refill, _LONGEST_REST_SECONDS)
+        found = _told(told, b"tokens")
+        if found is not None and found[1] < 1:
+            until = max(until, now + min(found[2] * _REFILL_SHARE, _LONGEST_REST_SECONDS))
+        return until
+
     def used(self, tokens: int, now: float) -> float:
         """Count the tokens of an answer; returns when the next request may go out."""
         if self.tokens is None:
             return now
         self.tokens.take(tokens, now)
         return self.tokens.free_at(0.0, now)
+
+
+def _told(told: dict[bytes, bytes], kind: bytes) -> tuple[float, float, float] | None:
+    """What an answer says of its provider's limit: limit, what is left, seconds until all of it is; None if unknown."""
+    values = (told.get(b"x-ratelimit-limit-" + kind, b""), told.get(b"x-ratelimit-remaining-" + kind, b""))
+    if not all(each.isdigit() for each in values):
+        return None
+    limit, left = (float(each[:18]) for each in values)
+    seconds = span_seconds(told.get(b"x-ratelimit-reset-" + kind, b""))
+    return (limit, left, seconds) if limit > 0 and seconds > 0 else None
 
 
 def billed(tier: table.Tier, headers: dict[bytes, bytes]) -> table.Tier:
@@ -100,15 +139,21 @@ def _is_batch(headers: dict[bytes, bytes]) -> bool:
 class Bucket:
     """Drains at ``rate`` a second and holds ``size``; it may be overfull, and then nothing goes until it is not."""
 
-    __slots__ = ("_at", "_level", "_rate", "_size")
+    __slots__ = ("_at", "_level", "_most", "_rate", "_size")
 
     def __init__(self) -> None:
         self._level = self._at = 0.0
-        self._rate = self._size = 1.0
+        self._rate = self._size = self._most = 1.0
 
     def resize(self, rate: float, size: float) -> None:
-        """Take another rate and size."""
-        self._rate, self._size = max(rate, 1e-9), max(1.0, size)
+        """Take another rate and size; one that is as before stays as slow as it was told to be."""
+        most = self._most
+        self._most, self._size = max(rate, 1e-9), max(1.0, size)
+        self._rate = min(self._rate, self._most) if self._most == most else self._most
+
+    def slow(self, rate: float) -> None:
+        """Drain at this rate, or at the one that was set if that is lower."""
+        self._rate = max(min(rate, self._most), 1e-9)
 
     def take(self, amount: float, now: float) -> None:
         """Fill in."""
@@ -165,22 +210,6 @@ class KeyFile:
         if not key or not key.isascii() or not key.decode().isprintable():
             raise ValueError("holds no key of one line")
         return key
-
-
-def rest_until(remaining: dict[bytes, bytes], now: float) -> float:
-    """When (monotonic seconds) requests may go on, by what a provider's answer says is left; ``now`` if any is.
-
-    Args:
-        remaining: header values by name, of ``x-ratelimit-remaining-…`` and ``x-ratelimit-reset-…``.
-        now: monotonic seconds.
-    """
-    until = now
-    for kind in (b"requests", b"tokens"):
-        left = remaining.get(b"x-ratelimit-remaining-" + kind, b"")
-        if left.isdigit() and int(left) == 0:
-            wait = span_seconds(remaining.get(b"x-ratelimit-reset-" + kind, b""))
-            until = max(until, now + min(wait, _LONGEST_REST_SECONDS))
-    return until
 
 
 _UNITS = ((b"ms", 0.001), (b"h", 3600.0), (b"m", 60.0), (b"s", 1.0))

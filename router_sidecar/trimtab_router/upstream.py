@@ -76,12 +76,18 @@ class Pool:
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to an engine."""
+    """One connection to an engine.
+
+    Attributes:
+        told: what a provider says of its rate limits, by header; None where nobody wants to know.
+        idle_since: monotonic seconds.
+        reused: it has brought an answer before.
+    """
 
     __slots__ = (
         "_clock", "_complete", "_framed", "_head_bytes", "_head_done", "_keep", "_listener", "_parser", "_parts",
         "_pool", "_retry_after", "_status", "_surplus", "_touched", "_type", "idle_since", "on_body", "reused",
-        "transport",
+        "told", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -96,6 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.reused = False
         self.idle_since = 0.0
+        self.told: dict[bytes, bytes] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -103,6 +110,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._surplus = -1
         self._head_bytes = self._status = 0
         self._type = self._retry_after = b""
+        if self.told:
+            self.told.clear()
 
     def send(self, listener: Listener, data: bytes) -> None:
         """Ask: ``data`` is a whole request."""
@@ -195,6 +204,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._framed = True
         elif size == 11 and name.lower() == b"retry-after":  # noqa: PLR2004
             self._retry_after = value
+        elif self.told is not None and name[:12].lower() == b"x-ratelimit-":
+            self.told[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """The head is whole, unless it is an interim one."""
