@@ -212,7 +212,7 @@ class _Judge:
         """One variant: what runs, what it costs, what it can carry, what is remembered of it."""
         learned = self.learned(tier, spec, seen)
         replicas = tuple(self.replica(replica) for replica in seen.replicas)
-        lost, watched = self.losses(tier, spec, replicas, seen.asked_for)
+        lost, watched, served = self.losses(tier, spec, replicas, seen.asked_for)
         price = prices.for_variant(
             spec, node_labels=seen.node_labels, cloud=self.settings.cloud, region=self.settings.region
         )
@@ -227,6 +227,7 @@ class _Judge:
             learned=learned,
             lost=lost,
             watched_hours=watched,
+            served=served,
         )
 
     def losses(
@@ -235,13 +236,17 @@ class _Judge:
         spec: v1alpha1.Variant,
         replicas: tuple[snapshots.Replica, ...],
         desired: int,
-    ) -> tuple[int, float]:
-        """Replicas lost since the snapshot before; a changed spec rolls them, which is no loss."""
+    ) -> tuple[int, float, int]:
+        """Replicas lost since the snapshot before, replica-hours, and how many served then.
+
+        A changed spec rolls replicas, which is no loss.
+        """
         state = self.previous.tiers.get(key(tier.metadata)) if self.previous else None
         if self.previous is None or state is None or state.spec != tier.spec:
-            return 0, 0.0
+            return 0, 0.0, 0
         before = next((one for one in state.variants if one.name == spec.name), None)
-        return losses.count(before, replicas, desired, self.now - self.previous.now)
+        lost, watched = losses.count(before, replicas, desired, self.now - self.previous.now)
+        return lost, watched, before.count(ReplicaPhase.READY) if before is not None else 0
 
     def learned(self, tier: v1alpha1.InferenceTier, spec: v1alpha1.Variant, seen: ObservedVariant) -> learning.Learned:
         """What the variant's replicas have shown up to now."""

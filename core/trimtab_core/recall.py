@@ -9,7 +9,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 
-from trimtab_core import learning, units
+from trimtab_core import learning, units, waves
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import inference_tier
 from trimtab_core.signals import Fresh, Missing, Signal, known
@@ -50,6 +50,7 @@ def memory(tier: v1alpha1.InferenceTier, variant: str) -> VariantMemory:
                 override_until=epoch_seconds(status.override_until),
                 lost_at=epoch_seconds(status.lost_at),
                 losses_per_hour=None if status.losses_per_hour is None else float(status.losses_per_hour),
+                waves=_waves(status),
             )
     return VariantMemory()
 
@@ -127,7 +128,17 @@ def memory_fields(remembered: VariantMemory) -> dict[str, str]:
     fields = {name: rfc3339(moment) for name, moment in moments.items() if moment is not None}
     if remembered.losses_per_hour is not None:
         fields["lossesPerHour"] = _loss_rate(remembered.losses_per_hour)
+    seen = remembered.waves
+    if (seen.per_hour, seen.share) != (waves.PRIOR_PER_HOUR, waves.PRIOR_SHARE):
+        fields["wavesPerHour"] = _loss_rate(seen.per_hour)
+        fields["waveShare"] = f"{seen.share:.2f}"
     return fields
+
+
+def _waves(status: v1alpha1.inference_tier.VariantStatus) -> waves.Waves:
+    """What is known of losses that go together."""
+    rate, share = status.waves_per_hour, status.wave_share
+    return waves.known(None if rate is None else float(rate), None if share is None else units.ratio(share))
 
 
 def _loss_rate(per_hour: float) -> str:

@@ -16,6 +16,7 @@ from trimtab_core.api import v1alpha1
 from trimtab_core.economics import TokenRates as TokenRates  # noqa: PLC0414 (defined where routers can import it)
 from trimtab_core.season import Season
 from trimtab_core.signals import Missing, Signal
+from trimtab_core.waves import UNSEEN, Waves
 
 TierKey = str
 PolicyKey = str
@@ -94,6 +95,7 @@ class VariantMemory:
 
     Attributes:
         losses_per_hour: replicas that went without being told to, per replica-hour; None before any was measured.
+        waves: how many of them went together; what status lacks of it is a hint.
         recent: (epoch seconds, count) that was planned in each cycle of the scale-down window; a hint, not in status.
     """
 
@@ -103,6 +105,7 @@ class VariantMemory:
     override_until: float | None = None
     losses_per_hour: float | None = None
     lost_at: float | None = None
+    waves: Waves = UNSEEN
     recent: tuple[tuple[float, int], ...] = ()
 
 
@@ -117,6 +120,7 @@ class VariantState:
         external_scaler: name of another writer on the replica count, such as an HPA we did not make.
         lost: replicas that went since the snapshot before without being told to: preempted, evicted or crashed.
         watched_hours: replica-hours since then, over which that was seen.
+        served: replicas that were ready then.
         learned: what its replicas have shown so far; None where nobody has looked.
     """
 
@@ -129,6 +133,7 @@ class VariantState:
     external_scaler: str = ""
     lost: int = 0
     watched_hours: float = 0.0
+    served: int = 0
     learned: learning.Learned | None = None
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab_core import counters, learning, recall, units
+from trimtab_core import counters, learning, recall, units, waves
 from trimtab_core.api import v1alpha1
 from trimtab_core.signals import Fresh, Missing
 from trimtab_core.snapshot import VariantMemory
@@ -86,6 +86,20 @@ def test_memory_survives_status() -> None:
     )
     assert recall.memory(tier, "l4") == memory
     assert recall.memory(tier, "other") == VariantMemory()
+
+
+def test_losses_that_went_together_survive_status_and_the_event_itself_does_not() -> None:
+    struck = waves.Waves(0.2964, 0.754, at=5.0, began=4.0, served=4, lost=3, counted=1.0)
+    fields = recall.memory_fields(VariantMemory(waves=struck))
+    assert fields == {"wavesPerHour": "0.3", "waveShare": "0.75"}
+    tier = v1alpha1.InferenceTier.model_validate(
+        {
+            "metadata": {"name": "t"},
+            "spec": {"model": {"name": "m", "quality": "0.5"}},
+            "status": {"variants": [{"name": "l4", **fields}]},
+        }
+    )
+    assert recall.memory(tier, "l4").waves == waves.Waves(0.3, 0.75)
 
 
 # What was spent -------------------------------------------------------------------------------------------------

@@ -171,6 +171,16 @@ def carried_per_second(tier: TierState, mix: capacity.Mix, kept: Mapping[str, in
     return carried
 
 
+def attainment(snapshot: Snapshot, tier: TierState) -> float:
+    """Share of requests that must keep their promises: the strictest of the tier's and its policies', below 1."""
+    slos = [
+        policy.spec.slo
+        for policy in snapshot.policies.values()
+        if policy.spec.slo is not None and tier.key in policy.tiers
+    ]
+    return min(0.9999, max(units.ratio(slo.attainment) for slo in (tier.spec.slo, *slos)))
+
+
 def sound_price(variant: VariantState) -> float | None:
     """USD per replica-hour if it can be computed with; None where it is missing, NaN, infinite or negative."""
     usd = variant.price.usd_per_hour if variant.price is not None else math.nan

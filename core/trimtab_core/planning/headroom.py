@@ -24,7 +24,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trimtab_core import recall, signals, units
+from trimtab_core import recall, signals
 from trimtab_core.planning import cost
 from trimtab_core.snapshot import CapacityProfile, ReplicaPhase, Snapshot, TierKey, TierState
 
@@ -104,7 +104,7 @@ def _step(snapshot: Snapshot, tier: TierState, demand: cost.Demand, before: Head
     if not judged or missed is None or elapsed <= 0 or not load or now - before.overloaded_at <= RECOVERY_SECONDS:
         return dataclasses.replace(before, at=now)
     kept = math.exp(-elapsed / MEMORY_SECONDS)
-    allowed = 1.0 - _wanted(snapshot, tier)
+    allowed = 1.0 - cost.attainment(snapshot, tier)
     after = dataclasses.replace(
         before,
         expected=kept * before.expected + elapsed * judged * min(1.0, allowed * load**POWER),
@@ -135,16 +135,6 @@ def _another(now: CapacityProfile, before: CapacityProfile) -> bool:
         return step, 1.0 / profile.prefill_tokens_per_second
 
     return any(abs(new / old - 1.0) > OTHER_LAW for new, old in zip(seconds(now), seconds(before), strict=True))
-
-
-def _wanted(snapshot: Snapshot, tier: TierState) -> float:
-    """Share of requests that must keep their promises: the strictest of the tier's and its policies'."""
-    slos = [
-        policy.spec.slo
-        for policy in snapshot.policies.values()
-        if policy.spec.slo is not None and tier.key in policy.tiers
-    ]
-    return min(0.9999, max(units.ratio(slo.attainment) for slo in (tier.spec.slo, *slos)))
 
 
 def _queues(tier: TierState) -> bool:

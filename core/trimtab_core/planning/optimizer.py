@@ -15,8 +15,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trimtab_core import losses, units
-from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program, quality_debt
+from trimtab_core import losses, units, waves
+from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program, quality_debt, spot_cover
 from trimtab_core.planning.plan import (
     Alternative,
     Basis,
@@ -102,6 +102,7 @@ def _question(view: problem.View, part: problem.Part) -> _Question:
         specs.append(tier.spec)
         state.append(view.evidence.get(key, (limits.Evidence.FRESH,))[0])
         numbers.append(tier.utilisation)
+        state.append(spot_cover.needed(tier, cost.attainment(snapshot, tier), snapshot.now) is None)
         state += [_variant_state(tier, variant, snapshot.now) for variant in tier.variants]
         for variant in tier.variants:
             numbers.append(variant.price.usd_per_hour if variant.price is not None else -1.0)
@@ -330,14 +331,32 @@ def _memory(
             fewer = fresh and replicas[key] < limits.serving(variant, snapshot.now)
             since = variant.memory.fewer_since
             since = (snapshot.now if since is None else min(since, snapshot.now)) if fewer else None
-            seen = losses.rate_per_hour(variant) if variant.watched_hours else variant.memory.losses_per_hour
+            known = _exact(variant.memory, before.get(key))
+            seen = known.losses_per_hour
+            if variant.watched_hours:
+                seen = losses.rate_per_hour(dataclasses.replace(variant, memory=known))
+            struck = waves.learn(
+                known.waves,
+                snapshot.now,
+                served=variant.served,
+                lost=variant.lost,
+                scarce=limits.failed(variant, snapshot.now) > 0,
+                startup_seconds=limits.startup_seconds(variant),
+            )
             past = before[key].recent if key in before else ()
             recent = (*(one for one in past if one[0] > begin), (snapshot.now, replicas[key]))
             lost_at = snapshot.now if variant.lost else variant.memory.lost_at
             memory[key] = dataclasses.replace(
-                variant.memory, fewer_since=since, losses_per_hour=seen, lost_at=lost_at, recent=recent
+                variant.memory, fewer_since=since, losses_per_hour=seen, lost_at=lost_at, waves=struck, recent=recent
             )
     return memory
+
+
+def _exact(told: VariantMemory, known: VariantMemory | None) -> VariantMemory:
+    """What is remembered, with rates as this process knows them: status has two digits, in which nothing fades."""
+    if known is None:
+        return told
+    return dataclasses.replace(told, losses_per_hour=known.losses_per_hour, waves=known.waves)
 
 
 def _total_prediction(solved: list[Basis]) -> Prediction:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from trimtab_core import capacity, economics, losses, quality, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
-from trimtab_core.planning import cost, limits, loads, quality_debt
+from trimtab_core.planning import cost, limits, loads, quality_debt, spot_cover
 from trimtab_core.planning.plan import Code, VariantKey
 from trimtab_core.snapshot import (
     CapacityProfile,
@@ -102,6 +102,7 @@ class TierChoice:
         on_demand_share: least share of the planned work that replicas which aren't spot must carry alone.
         warm: replicas kept beyond what the work takes, counted in the slowest variant that is of use.
         cover: spot replicas without which the rest must still get by.
+        waves: what losses at once may do to it; None where that can be borne.
     """
 
     key: TierKey
@@ -116,6 +117,7 @@ class TierChoice:
     on_demand_share: float = 0.0
     warm: int = 0
     cover: int = 0
+    waves: spot_cover.Cover | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +363,7 @@ class _Builder:
             on_demand_share=units.ratio(tier.spec.scaling.on_demand_share),
             warm=tier.spec.scaling.warm,
             cover=limits.cover(tier),
+            waves=spot_cover.needed(tier, cost.attainment(self.snapshot, tier), self.snapshot.now),
         )
 
     def with_stays(self, tier: TierState, variants: tuple[VariantChoice, ...]) -> tuple[VariantChoice, ...]:

@@ -8,6 +8,9 @@ shares; and one slack for each promise that may have to be broken. Rows:
                                          + stretch_t + overload_t,    stretch_t <= 5 % of use · Σ_v speed_v · N_v
 - part of it without spot:             share_t · Σ λ_c/S · work · X <= use · Σ_{v not spot} speed_v · N_v + lacking_t
 - the rest, when spot is lost:         Σ λ_c/S · work · X <= crisis · (Σ_v speed_v · N_v - cover_t) + overload_t
+- what is lacking after a wave in pool p:  Σ λ_c/S · work · X <= crisis · (Σ_v speed_v · N_v - wave · speed_p · N_p)
+                                         + lacking_p
+- which can be borne now and then:     Σ_p risk_p · lacking_p <= bearable · Σ λ_c/S · work · X + overload_t
 - an external API's rate limit:        Σ λ_c/S · X <= limit_t + overload_t
 - a tier that must not sleep:          Σ_v N_v >= 1
 - quality by policy:                   Σ λ_c/S · q · X + Σλ · quality_p >= retention · Σ λ_c · best_c
@@ -282,6 +285,7 @@ class _Program:
             spare += sum(v.doubtful * v.speed for v in usable)
             terms.append((self.write_stretch(tier, usable), -1.0))
             self.write_cover(tier, usable, [*work, (overload, -1.0)])
+            self.write_waves(tier, usable, work, overload)
         self.model.rows.add([*terms, (overload, -1.0)], -math.inf, -ratio * spare)
         if carrying is None and tier.on_demand_share and any(v.spot for v in usable):
             self.write_on_demand(tier, work)
@@ -302,12 +306,35 @@ class _Program:
     ) -> None:
         """When as many spot replicas are lost as may be, the rest gets by with its queues as full as can be borne."""
         fastest = max((v.speed for v in usable if v.spot), default=0.0)
-        if not tier.cover or not fastest:
-            return
         ratio = max(CRISIS, tier.ready_utilisation)
-        terms = [(self.replicas[v.key], -ratio * v.speed) for v in usable]
         doubtful = sum(v.doubtful * v.speed for v in usable)
-        self.model.rows.add([*work, *terms], -math.inf, -ratio * (tier.cover * fastest + doubtful))
+        if tier.cover and fastest:
+            terms = [(self.replicas[v.key], -ratio * v.speed) for v in usable]
+            self.model.rows.add([*work, *terms], -math.inf, -ratio * (tier.cover * fastest + doubtful))
+
+    def write_waves(
+        self,
+        tier: problem.TierChoice,
+        usable: Sequence[problem.VariantChoice],
+        work: Sequence[tuple[int, float]],
+        overload: int,
+    ) -> None:
+        """What is lacking when a wave takes a pool, weighted by how often that is, can be borne (``spot_cover``)."""
+        known = tier.waves
+        pools = [v for v in usable if known is not None and v.high and v.key.variant in known.share]
+        if known is None or not pools:
+            return
+        ratio, largest = max(CRISIS, tier.ready_utilisation), max(known.risk.values())
+        # In units of the largest risk, so that the slack is counted in replicas.
+        missed = [(column, -known.bearable / largest * each) for column, each in work]
+        for pool in pools:
+            lacking = self.model.columns.add(0.0, 0.0, math.inf)
+            gone = known.share[pool.key.variant]
+            stays = {v.key: v.speed * (1.0 - gone) if v is pool else v.speed for v in usable}
+            terms = [(self.replicas[key], -ratio * speed) for key, speed in stays.items()]
+            self.model.rows.add([*work, *terms, (lacking, -1.0)], -math.inf, 0.0)
+            missed.append((lacking, known.risk[pool.key.variant] / largest))
+        self.model.rows.add([*missed, (overload, -1.0)], -math.inf, 0.0)
 
     def write_on_demand(self, tier: problem.TierChoice, work: Sequence[tuple[int, float]]) -> None:
         """What isn't spot carries its share of the work alone."""

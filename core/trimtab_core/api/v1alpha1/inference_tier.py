@@ -262,6 +262,10 @@ class VariantStatus(fields.ApiModel):
         None, description="Replicas lost per replica-hour, preempted or crashed, as measured."
     )
     lost_at: fields.RFC3339 | None = Field(None, description="When replicas were last lost.")
+    waves_per_hour: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$", max_length=8)] | None = Field(
+        None, description="How often several replicas were lost at once, per hour."
+    )
+    wave_share: fields.Ratio | None = Field(None, description="Share of the replicas that go in such a wave.")
     blocked_until: fields.RFC3339 | None = Field(None, description="No capacity was found; not tried again before.")
     override_until: fields.RFC3339 | None = Field(None, description="A manual edit holds until then.")
 
