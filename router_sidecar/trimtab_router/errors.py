@@ -13,7 +13,9 @@
     │   ├── SlowRequest              408  head or body did not come in time
     │   ├── TooDear                  400  no tier that may serve it costs as little as X-Trimtab-Max-Cost-Usd
     │   ├── BodyTooLarge             413
-    │   └── HeadTooLarge             431
+    │   ├── UnmetExpectation         417  an Expect other than 100-continue
+    │   ├── HeadTooLarge             431
+    │   └── UnknownCoding            501  a transfer coding other than chunked
     ├── Limited                           the tenant has used what it may
     │   ├── RateLimited              429  of this minute, or at one time
     │   └── QuotaExceeded            429  of this day or month
@@ -98,6 +100,14 @@ class HeadTooLarge(RequestError):
     """More header bytes than the limit."""
 
 
+class UnmetExpectation(RequestError):
+    """The client expects something else than to be asked for its body."""
+
+
+class UnknownCoding(RequestError):
+    """A transfer coding other than chunked."""
+
+
 class Limited(RouterError):
     """The tenant has used what it may."""
 
@@ -159,7 +169,9 @@ TABLE: dict[type[RouterError], Row] = {
     SlowRequest: Row(408, _INVALID, "request_timeout"),
     TooDear: Row(400, _INVALID, "max_cost_exceeded"),
     BodyTooLarge: Row(413, _INVALID, "body_too_large"),
+    UnmetExpectation: Row(417, _INVALID, "expectation_failed"),
     HeadTooLarge: Row(431, _INVALID, "headers_too_large"),
+    UnknownCoding: Row(501, _INVALID, "unknown_transfer_coding"),
     RateLimited: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     QuotaExceeded: Row(429, "insufficient_quota", "insufficient_quota"),
     Unavailable: Row(503, "server_error", "unavailable"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -55,11 +56,15 @@ _MODEL = Route("model", (b"GET",), Shape.MODELS)
 _OTHER = Route("other", (b"POST", b"GET", b"DELETE"), Shape.OTHER)
 
 
+_ODD = re.compile(rb"/\.{1,2}(?:/|$)|//|\\|%(?:2e|2f|5c|00)", re.IGNORECASE)
+"""What an engine might read as another path than the router does, also once it is decoded."""
+
+
 def find(path: bytes) -> Route | None:
     """The route of a path, None if there is none. What else lies under ``/v1/`` is passed through."""
     route = _EXACT.get(path)
     if route is not None:
         return route
-    if not path.startswith(b"/v1/") or b"/../" in path or path.endswith(b"/.."):
+    if not path.startswith(b"/v1/") or _ODD.search(path):
         return None
     return _MODEL if path.startswith(b"/v1/models/") else _OTHER

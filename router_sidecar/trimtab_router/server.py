@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from typing import Protocol
 
@@ -18,6 +19,9 @@ from trimtab_router import errors, request, settings
 
 log = logging.getLogger("trimtab.router")
 
+_AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+"""What comes before the path in the absolute form of a target (RFC 9112, section 3.2.2); it chooses nothing here."""
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 4 << 20
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -59,9 +63,9 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_head_bytes", "_head_read", "_headers",
-        "_in_body", "_lingered", "_parser", "_paused", "_queue", "_repeated", "_url", "busy", "closing", "exchange",
-        "idle_since", "transport",
+        "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_expects", "_head_bytes", "_head_read",
+        "_headers", "_in_body", "_lingered", "_parser", "_paused", "_queue", "_repeated", "_url", "busy", "closing",
+        "exchange", "idle_since", "transport",
     )  # fmt: skip
 
     def __init__(self, acceptor: Acceptor) -> None:
@@ -74,7 +78,7 @@ class ClientConnection(asyncio.Protocol):
         self._repeated: tuple[bytes, ...] = ()
         self._body: list[bytes] = []
         self._body_bytes = self._head_bytes = self._head_read = 0
-        self._in_body = self._paused = self._choked = False
+        self._in_body = self._paused = self._choked = self._expects = False
         self._bad: errors.RouterError | None = None
         self._lingered = -1
         self.busy = self.closing = False
@@ -156,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers = {}
         self._repeated = ()
         self._body_bytes = self._head_bytes = self._head_read = 0
-        self._in_body = False
+        self._in_body = self._expects = False
 
     def on_url(self, url: bytes) -> None:
         """Collect the target."""
@@ -166,6 +170,11 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the header; note repeated ones."""
         self._head_bytes += len(name) + len(value)
+        if self._in_body:
+            # A trailer. Nothing that it says may count as said in the head.
+            if self._head_bytes > self._acceptor.limits.head_bytes:
+                self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
+            return
         name = name.lower()
         headers = self._headers
         if name in headers:
@@ -174,21 +183,51 @@ class ClientConnection(asyncio.Protocol):
             headers[name] = value
 
     def on_headers_complete(self) -> None:
-        """Judge the announced body; ask for it if the client waits to be asked."""
-        building = self._building
+        """Judge the head; ask for the body if the client waits to be asked."""
+        building, headers = self._building, self._headers
         assert building is not None
-        building.headers, building.repeated = self._headers, self._repeated
+        building.headers, building.repeated = headers, self._repeated
         self._in_body = True
-        length = self._headers.get(b"content-length", b"0")
-        if self._head_bytes > self._acceptor.limits.head_bytes:
+        limits = self._acceptor.limits
+        if self._head_bytes > limits.head_bytes:
             self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
-        elif length.isdigit() and int(length) > self._acceptor.limits.body_bytes:
+        elif int(headers.get(b"content-length", b"0")) > limits.body_bytes:
             self._bad = self._bad or errors.BodyTooLarge(self._body_limit())
-        elif b"expect" in self._headers and not self.busy and self._headers[b"expect"].lower() == b"100-continue":
+        elif b"host" not in headers or b"host" in self._repeated or not _HOST.fullmatch(headers[b"host"]):
+            self._judge_host()
+        if b"transfer-encoding" in headers:
+            self._judge_coding(headers[b"transfer-encoding"])
+        if b"expect" in headers and self._bad is None:
+            self._expect(headers[b"expect"])
+
+    def _judge_host(self) -> None:
+        """RFC 9112, section 3.2: one Host that is a valid one; only HTTP/1.0 may leave it out."""
+        if b"host" in self._headers or self._parser.get_http_version() != "1.0":
+            why = "exactly one valid Host header is needed"
+            self._bad = self._bad or errors.Malformed(why, param="host")
+
+    def _judge_coding(self, coding: bytes) -> None:
+        """RFC 9112, section 6.1. The parser has refused a content-length beside it; or will, after this."""
+        if self._parser.get_http_version() == "1.0":
+            self._bad = self._bad or errors.Malformed("HTTP/1.0 has no transfer codings")
+        elif coding.lower() != b"chunked":
+            why = "the only transfer coding that is understood is chunked"
+            self._bad = self._bad or errors.UnknownCoding(why)
+
+    def _expect(self, value: bytes) -> None:
+        """RFC 9110, section 10.1.1. Behind another request, the body is asked for when its turn comes."""
+        if value.lower() != b"100-continue":
+            self._bad = errors.UnmetExpectation("the only expectation that can be met is 100-continue")
+        elif self._parser.get_http_version() == "1.0":
+            return
+        elif self.busy:
+            self._expects = True
+        else:
             self.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """Collect the body up to the limit."""
+        self._expects = False
         self._body_bytes += len(body)
         if self._body_bytes > self._acceptor.limits.body_bytes:
             self._bad = self._bad or errors.BodyTooLarge(self._body_limit())
@@ -202,7 +241,11 @@ class ClientConnection(asyncio.Protocol):
         if building is None or self._bad is not None:
             return
         building.method = self._parser.get_method()
-        building.path, _, building.query = self._url.partition(b"?")
+        url = self._url
+        if not url.startswith(b"/"):
+            url = _AUTHORITY.sub(b"", url, count=1) or b"/"
+            url = url if url[:1] in b"/*" else b"/" + url
+        building.path, _, building.query = url.partition(b"?")
         # Asked here: after feed_data the parser has forgotten it.
         building.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         building.chunks = self._parser.get_http_version() != "1.0"
@@ -241,6 +284,9 @@ class ClientConnection(asyncio.Protocol):
         elif self._bad is not None:
             self._fail(self._bad)
         else:
+            if self._expects:
+                self._expects = False
+                self.write(CONTINUE)
             self._unpause()
 
     def abort(self) -> None:
@@ -258,7 +304,11 @@ class ClientConnection(asyncio.Protocol):
             if now - self._building.arrived_at > limits.request_seconds:
                 self._fail(errors.SlowRequest(f"the request did not come within {limits.request_seconds:g} s"))
         elif now - self.idle_since > limits.idle_seconds or self.closing:
-            self.transport.close()
+            if self._choked and now - self.idle_since > limits.idle_seconds:
+                # It never read its last answer: a polite end would wait for that for ever.
+                self.transport.abort()
+            else:
+                self.transport.close()
 
     # Own steps.
 
@@ -295,7 +345,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _fail(self, error: errors.RouterError) -> None:
         """Answer with an error and stop reading requests; the rest of the client's bytes is thrown away."""
-        if self._lingered >= 0 or self.transport is None:
+        if self._lingered >= 0 or self.transport is None or self.transport.is_closing():
             return
         self._lingered = 0
         self.closing = self.busy = True

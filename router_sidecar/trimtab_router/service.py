@@ -119,6 +119,9 @@ class Service:
     def _route(self, connection: server.ClientConnection, incoming: Request, request_id: str) -> server.Exchange | None:
         route = routes.find(incoming.path)
         if route is None:
+            if incoming.method == b"OPTIONS" and incoming.path == b"*":
+                self._answer(connection, incoming, 204, kind=b"", extra=b"allow: GET, HEAD, POST, DELETE, OPTIONS\r\n")
+                return None
             raise errors.UnknownPath(f"unknown path {incoming.path[:200].decode('latin-1')}")
         if incoming.method == b"OPTIONS":
             self._answer(connection, incoming, 204, kind=b"", extra=b"allow: %b\r\n" % route.allow)

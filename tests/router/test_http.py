@@ -30,6 +30,44 @@ BAD = {
     "negative length": (raw("POST /v1/x HTTP/1.1\nhost: a\ncontent-length: -1\n\n"), 400, None),
     "bad chunk size": (raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n\nzz\nab\n0\n\n"), 400, None),
     "line feed in a header name": (raw("GET /v1/models HTTP/1.1\nhost: a\nb\x01c: d\n\n"), 400, None),
+    "folded header": (raw("GET /v1/models HTTP/1.1\nhost: a\nx: b\n c\n\n"), 400, None),
+    "bare line feed": (b"GET /v1/models HTTP/1.1\r\nhost: a\nx: b\r\n\r\n", 400, None),
+    "bare carriage return": (b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx: b\rc\r\n\r\n", 400, None),
+    "NUL in a header": (b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx: b\x00c\r\n\r\n", 400, None),
+    "blank before the colon": (raw("GET /v1/models HTTP/1.1\nhost : a\n\n"), 400, None),
+    "one length twice": (raw("POST /v1/x HTTP/1.1\nhost: a\ncontent-length: 2\ncontent-length: 2\n\nab"), 400, None),
+    "list of lengths": (raw("POST /v1/x HTTP/1.1\nhost: a\ncontent-length: 2, 2\n\nab"), 400, None),
+    "length with a sign": (raw("POST /v1/x HTTP/1.1\nhost: a\ncontent-length: +2\n\nab"), 400, None),
+    "length beyond 64 bits": (raw("POST /v1/x HTTP/1.1\nhost: a\ncontent-length: 99999999999999999999\n\n"), 400, None),
+    "no host": (raw("GET /v1/models HTTP/1.1\n\n"), 400, None),
+    "two hosts": (raw("GET /v1/models HTTP/1.1\nhost: a\nhost: a\n\n"), 400, None),
+    "two hosts, old": (raw("GET /v1/models HTTP/1.0\nhost: a\nhost: b\n\n"), 400, None),
+    "host that is none": (raw("GET /v1/models HTTP/1.1\nhost: a/b\n\n"), 400, None),
+    "HTTP/0.9": (raw("GET /v1/models\n\n"), 400, None),
+    "HTTP/1.2": (raw("GET /v1/models HTTP/1.2\nhost: a\n\n"), 400, None),
+    "coding of old HTTP": (raw("POST /v1/x HTTP/1.0\ntransfer-encoding: chunked\n\n0\n\n"), 400, None),
+    "chunk size with a bare line feed": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n\n") + b"1\nx\n0\n\n", 400, None,
+    ),
+    "chunk longer than its size": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n\n1\nxy0\n\n"), 400, None,
+    ),
+    "chunk size beyond 64 bits": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n\nfffffffffffffffff\nx"), 400, None,
+    ),
+    "other expectation": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\nexpect: miracles\ncontent-length: 2\n\n"), 417, "expectation_failed",
+    ),
+    "compressed transfer": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: gzip, chunked\n\n0\n\n"), 501, "unknown_transfer_coding",
+    ),
+    "coding that is not last chunked": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: gzip\n\n"), 501, "unknown_transfer_coding",
+    ),
+    "endless trailer": (
+        raw("POST /v1/x HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n\n0\n")
+        + b"".join(b"x%d: %b\r\n" % (n, b"v" * 990) for n in range(70)), 431, "headers_too_large",
+    ),
     "endless header": (b"GET /v1/models HTTP/1.1\r\nx: " + b"a" * 70_000, 431, "headers_too_large"),
     "many headers": (
         b"GET /v1/models HTTP/1.1\r\n" + b"".join(b"x%d: %b\r\n" % (n, b"v" * 990) for n in range(70)) + b"\r\n",
@@ -67,6 +105,9 @@ def test_what_is_no_request_gets_an_error_of_openais_shape_and_the_end_of_the_co
 ROUTED = {
     "unknown path": ("GET", "/nope", b"", 404, "unknown_url"),
     "path tricks": ("GET", "/v1/../admin/table", b"", 404, "unknown_url"),
+    "encoded path tricks": ("POST", "/v1/%2e%2E/sleep", b"", 404, "unknown_url"),
+    "encoded slash": ("POST", "/v1/..%2fsleep", b"", 404, "unknown_url"),
+    "two slashes": ("POST", "/v1//sleep", b"", 404, "unknown_url"),
     "metrics are not here": ("GET", "/metrics", b"", 404, "unknown_url"),
     "wrong method": ("GET", "/v1/chat/completions", b"", 405, "method_not_allowed"),
     "head of chat": ("HEAD", "/v1/chat/completions", b"", 405, "method_not_allowed"),
@@ -185,6 +226,89 @@ def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
             assert await client.read_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
             client.send(body)
             assert (await client.reply()).status == 200
+
+    scene.play(scenario)
+
+
+def test_behind_another_request_the_body_is_asked_for_when_its_turn_comes() -> None:
+    head, _, body = GOOD.partition(b"\r\n\r\n")
+
+    async def scenario() -> None:
+        async with scene.one_engine(lambda _: [0.05, whole(answer())]) as (router, engine):
+            async with await wire.Client.open(router.port) as client:
+                client.send(GOOD + head + b"\r\nexpect: 100-continue\r\n\r\n")
+                seen = b""
+                while not seen.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+                    seen += await client.read_some()
+                assert seen.startswith(b"HTTP/1.1 200 ")
+                client.send(body)
+                assert (await client.reply()).status == 200
+            assert len(engine.asked) == 2
+
+    scene.play(scenario)
+
+
+def test_a_trailer_is_no_header() -> None:
+    body = json.dumps(wire.chat()).encode()
+    head = raw("POST /v1/chat/completions HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n\n")
+    trailers = b"0\r\nx-trimtab-class: none-such\r\ntraceparent: smuggled\r\n\r\n"
+
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, engine), await wire.Client.open(router.port) as client:
+            client.send(head + engines.frame(body) + trailers)
+            assert (await client.reply()).status == 200
+            assert "traceparent" not in engine.asked[0].headers
+
+    scene.play(scenario)
+
+
+@pytest.mark.parametrize("target", ["http://user:key@elsewhere:9/v1/models", "HTTPS://elsewhere/v1/models?x=1"])
+def test_the_absolute_form_of_a_target_is_understood_and_chooses_nothing(target: str) -> None:
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, _):
+            assert (await router.get(target)).json()["object"] == "list"
+            assert (await router.get("http://elsewhere")).status == 404
+
+    scene.play(scenario)
+
+
+def test_options_of_the_server_itself_and_old_clients_without_a_host_are_served() -> None:
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, _), await wire.Client.open(router.port) as client:
+            client.send(wire.request(path="*", method="OPTIONS"))
+            assert (await client.read_some()).startswith(b"HTTP/1.1 204 ")
+            client.send(raw("GET /v1/models HTTP/1.0\n\n"))
+            assert (await client.reply()).status == 200
+            assert await client.is_closed()
+
+    scene.play(scenario)
+
+
+def test_what_follows_the_last_request_of_a_connection_is_not_answered() -> None:
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, _), await wire.Client.open(router.port) as client:
+            client.send(raw("GET /v1/models HTTP/1.1\nhost: a\nconnection: close\n\n") + GOOD)
+            first = await client.read_some()
+            while more := await client.read_some():
+                first += more
+            assert first.count(b"HTTP/1.1 ") == 1
+
+    scene.play(scenario)
+
+
+def test_who_never_reads_its_last_answer_is_cut_off() -> None:
+    limits = settings.Limits(idle_seconds=0.2)
+    big = whole(answer("x" * 8_000_000))
+
+    async def scenario() -> None:
+        async with scene.engine(lambda _: [big]) as engine:
+            data = scene.make_table(scene.tier("small", engine.port))
+            async with scene.router(data, limits=limits) as router, await wire.Client.open(router.port) as slow:
+                slow.writer.transport.pause_reading()
+                slow.send(GOOD)
+                async with asyncio.timeout(10):
+                    while not engine.asked or router.router.connections:
+                        await asyncio.sleep(0.02)
 
     scene.play(scenario)
 
