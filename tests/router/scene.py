@@ -64,6 +64,11 @@ def make_table(*tiers: table.Tier, classes: tuple[table.Class, ...] = (), **fiel
     return table.seal(table.RoutingTable(tiers=list(tiers), classes=list(classes), **fields))
 
 
+def two_tiers(small: int, large: int, **fields: Any) -> table.RoutingTable:
+    """A tier that takes everything, and a better one to fall back to."""
+    return make_table(tier("small", small), tier("large", large, quality=0.9), **fields)
+
+
 class Scene:
     """What a scenario holds: the router, its ports, and its table file."""
 
@@ -140,6 +145,19 @@ async def one_engine(
     """The usual scene: one engine, one tier, one class."""
     async with engine(script) as made, router(make_table(tier("small", made.port), **fields)) as scene:
         yield scene, made
+
+
+@contextlib.asynccontextmanager
+async def two_engines(
+    first: engines.Script, second: engines.Script = engines.talk, **fields: Any
+) -> AsyncIterator[tuple[Scene, engines.Engine, engines.Engine]]:
+    """An engine of a tier that takes everything, and one of a better tier to fall back to."""
+    async with (
+        engine(first) as one,
+        engine(second) as other,
+        router(two_tiers(one.port, other.port, **fields)) as scene,
+    ):
+        yield scene, one, other
 
 
 def closed_port() -> int:

@@ -22,7 +22,11 @@ FREE_SHARE = 0.25
 it, and a warm cache saves more than evenness."""
 
 OWNERS = 3
-"""Endpoints tried for a key, in ring order, before the freest takes it."""
+"""Endpoints that a key may belong to, in ring order, if those before can't be asked."""
+
+FULL_OWNERS = 2
+"""How many of them may be full before the least loaded endpoint of all takes it: a beginning that everybody sends is
+soon cached everywhere, and should not fill one engine after the other."""
 
 PREFIX_BYTES = 1024
 """How much of a prompt's beginning makes its key: about 250 tokens. Shorter prompts have none: computing them anew

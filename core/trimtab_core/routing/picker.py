@@ -81,9 +81,13 @@ def pick_near(
         if each.ready:
             total += each.in_flight + each.penalty
             capacity += each.capacity
+    full = 0
     for owner in ring.owners(place):
         if owner.ready and (not tried or owner not in tried):
             most = affinity.limit(owner.capacity, total=total, total_capacity=capacity)
             if owner.in_flight + owner.penalty + 1 <= most:
                 return owner
+            full += 1
+            if full == affinity.FULL_OWNERS:
+                break
     return pick(candidates, rng, tried=tried)
