@@ -10,12 +10,10 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from trimtab_core import units
-from trimtab_core.planning import limits, problem
+from trimtab_core.planning import limits, problem, quality_debt
 from trimtab_core.planning.plan import Alternative, Code, Prediction, Reason, VariantKey, differs
 from trimtab_core.snapshot import PolicyKey, Snapshot, TierKey, Weights
 
-QUALITY_NOISE = 0.001
-"""Quality that is this close to what is asked is not worth moving requests for."""
 USED = 0.01
 """A smaller share is there for probing, not for use."""
 LOOK_BACK_INTERVALS = 20
@@ -100,7 +98,7 @@ def baseline_usd_per_hour(chosen: Chosen) -> float:
 def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
     """Whether the weights in force keep every promise for today's demand on these replicas.
 
-    Falling short of the quality by less than ``QUALITY_NOISE`` is not worth a move: the mix of classes varies more.
+    Falling short of the quality by less than ``quality_debt.NOISE`` is not worth a move.
     """
     component = chosen.component
     ready = {tier.key for tier in component.tiers if tier.ready}
@@ -110,7 +108,7 @@ def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
             sum(before.get(key, 0.0) for key in request_class.tiers if key in ready), 1.0, abs_tol=1e-6
         )
         cheap = not any(request_class.external_usd.get(key) for key in before)
-        least = min(request_class.min_quality, request_class.best_quality) - QUALITY_NOISE
+        least = min(request_class.min_quality, request_class.best_quality) - quality_debt.NOISE
         if request_class.tiers and not (sound and cheap and _quality(request_class, before) >= least):
             return False
     for tier in component.tiers:
@@ -118,7 +116,7 @@ def stands(chosen: Chosen, carrying: Mapping[VariantKey, int]) -> bool:
         supply = sum(variant.speed * carrying[variant.key] for variant in tier.variants)
         if tier.external_limit is None and work > tier.ready_utilisation * supply:
             return False
-    return all(kept(component, policy.key) >= policy.retention - QUALITY_NOISE for policy in component.policies)
+    return all(kept(component, policy.key) >= policy.retention - quality_debt.NOISE for policy in component.policies)
 
 
 def kept(component: problem.Component, policy: PolicyKey) -> float:
@@ -354,8 +352,9 @@ def _quality(request_class: problem.ClassChoice, shares: Mapping[TierKey, float]
 
 
 def _between(values: tuple[float, ...], start: float, end: float) -> float:
-    """Sum of the segments' values between two positions, parts of a segment counting in proportion."""
-    return sum(value * max(0.0, min(end, at + 1) - max(start, at)) for at, value in enumerate(values))
+    """Integral between two positions of the line whose segments have these means: ``quality`` falls linearly."""
+    slope = (values[-1] - values[0]) / (len(values) - 1) if len(values) > 1 else 0.0
+    return (end - start) * (values[0] + slope * ((start + end - 1.0) / 2.0))
 
 
 def _retention(chosen: Chosen) -> float:

@@ -5,8 +5,8 @@ ready, weights follow the replicas that there are, and weights in force stay as 
 what was served below the promise is counted, in requests times retention, and paid back over the next minutes by a
 higher one. That is cheap: after a burst there are more replicas than demand needs, until their window is over.
 
-Only what is owed is carried on. To save what was served above the promise, at night or by whole replicas, would be to
-promise an average and to give some hours less than they were promised.
+What was served above the promise, as whole replicas often allow, is set against what falls below it within the hour;
+but it never lowers what is planned for. What falls short by less than ``NOISE`` isn't owed: the mix varies more.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from trimtab_core import units
 from trimtab_core.snapshot import PolicyKey, Snapshot
 
+NOISE = 0.001
+"""Weights in force that fall short of the promise by less stay as they are."""
 MEMORY_SECONDS = 3600.0
-"""Time constant with which it is forgotten what could not be paid back."""
+"""Time constant with which it is forgotten what was owed or given beyond the promise."""
 REPAY_SECONDS = 1800.0
 """What is owed is spread over the requests of so long."""
 MOST_RAISED = 0.004
@@ -36,7 +38,7 @@ class Debt:
     """What one policy owes.
 
     Attributes:
-        owed: requests times missing retention.
+        owed: requests times missing retention; below 0 where more was kept than promised.
         at: epoch seconds of the last count.
     """
 
@@ -59,7 +61,9 @@ def count(
         before: of the last count.
     """
     return {
-        key: _counted(before.get(key, Debt()), snapshot.now, rates[key] * (_promised(snapshot, key) - kept[key]))
+        key: _counted(
+            before.get(key, Debt()), snapshot.now, rates[key] * (_promised(snapshot, key) - NOISE - kept[key])
+        )
         for key in snapshot.policies
         if key in kept
     }
@@ -81,5 +85,4 @@ def _promised(snapshot: Snapshot, policy: PolicyKey) -> float:
 
 def _counted(before: Debt, now: float, missing_per_second: float) -> Debt:
     elapsed = min(LONGEST_STEP_SECONDS, max(0.0, now - before.at)) if math.isfinite(before.at) else 0.0
-    owed = before.owed * math.exp(-elapsed / MEMORY_SECONDS) + elapsed * missing_per_second
-    return Debt(max(0.0, owed), now)
+    return Debt(before.owed * math.exp(-elapsed / MEMORY_SECONDS) + elapsed * missing_per_second, now)

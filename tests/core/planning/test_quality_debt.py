@@ -16,6 +16,7 @@ from .fleets import NOW
 
 POLICY = "default/chat"
 PROMISED = 0.96
+OWED_BELOW = PROMISED - quality_debt.NOISE
 
 
 def world(at: float = NOW, share_of_large: float = 0.8, rate: float = 10.0) -> Snapshot:
@@ -38,16 +39,20 @@ def count(kept: float, *, seconds: float = 10.0, owed: float = 0.0) -> float:
 
 def test_what_was_served_below_the_promise_is_owed_in_requests() -> None:
     # 10 requests a second for 10 s, each 0.02 below the promise.
-    assert count(PROMISED - 0.02) == pytest.approx(100 * 0.02)
+    assert count(OWED_BELOW - 0.02) == pytest.approx(100 * 0.02)
 
 
-def test_what_is_served_above_it_pays_back_but_is_never_saved_up() -> None:
-    assert count(PROMISED + 0.02, owed=5.0) == pytest.approx(5.0 * math.exp(-10 / 3600) - 2.0)
-    assert count(PROMISED + 0.02, owed=1.0) == 0.0
+def test_what_is_served_above_it_pays_back_and_offsets_what_is_owed_later() -> None:
+    assert count(OWED_BELOW + 0.02, owed=5.0) == pytest.approx(5.0 * math.exp(-10 / 3600) - 2.0)
+    assert count(OWED_BELOW + 0.02, owed=0.0) == pytest.approx(-2.0)
+
+
+def test_what_was_given_beyond_the_promise_never_lowers_it() -> None:
+    assert quality_debt.retention(world(), POLICY, 10.0, {POLICY: quality_debt.Debt(-1e6, NOW)}) == PROMISED
 
 
 def test_a_long_gap_between_two_cycles_is_not_all_charged() -> None:
-    assert count(PROMISED - 0.02, seconds=7200.0) == pytest.approx(10.0 * 60.0 * 0.02)
+    assert count(OWED_BELOW - 0.02, seconds=7200.0) == pytest.approx(10.0 * 60.0 * 0.02)
 
 
 def test_the_first_look_charges_nothing() -> None:
