@@ -31,7 +31,7 @@ class TokenDetails(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """Tokens of one answer; chat and completions name them one way, the responses route another."""
+    """Tokens of one answer; chat and completions name them one way, responses and messages another."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -39,11 +39,14 @@ class Usage(msgspec.Struct):
     input_tokens: int = 0
     output_tokens: int = 0
     input_tokens_details: TokenDetails | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
 
     @property
     def tokens_in(self) -> int:
-        """Prompt tokens, cached ones included."""
-        return self.prompt_tokens or self.input_tokens
+        """Prompt tokens, cached ones included; messages count them apart."""
+        cached = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        return self.prompt_tokens or self.input_tokens + cached
 
     @property
     def tokens_out(self) -> int:
@@ -54,7 +57,7 @@ class Usage(msgspec.Struct):
     def tokens_cached(self) -> int:
         """Prompt tokens found in the engine's prefix cache."""
         details = self.prompt_tokens_details or self.input_tokens_details
-        return (details.cached_tokens or 0) if details is not None else 0
+        return (details.cached_tokens or 0) if details is not None else self.cache_read_input_tokens or 0
 
 
 class Body(msgspec.Struct):
@@ -152,13 +155,18 @@ def normalise_error(status: int, body: bytes) -> bytes:
     the flat form of old engines; of anything else only the status remains.
     """
     type_, code = _TYPES.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))  # noqa: PLR2004
-    message, param = _message(body)
-    message = message or f"the engine answered {status} {_phrase(status)}".rstrip()
+    param = _message(body)[1]
+    message = message_of(status, body)
     if any(mark in message for mark in _TOO_LONG):
         code = "context_length_exceeded"
     elif status == http.HTTPStatus.NOT_FOUND and param == "model":
         code = "model_not_found"
     return errors.body(message, errors.Row(status, type_, code), param)
+
+
+def message_of(status: int, body: bytes) -> str:
+    """What an engine says in its error; without words of its own, its status."""
+    return _message(body)[0] or f"the engine answered {status} {_phrase(status)}".rstrip()
 
 
 def _message(body: bytes) -> tuple[str, str | None]:

@@ -70,7 +70,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
         outputs,
         economics.request_usd(tier.rates, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
         economics.request_usd(baseline, input_tokens=inputs, cached_input_tokens=cached, output_tokens=outputs),
-        estimated=usage is None,
+        estimated=usage is None or answer.estimated,
     )
 
 

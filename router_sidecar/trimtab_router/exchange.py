@@ -29,6 +29,7 @@ from trimtab_router import (
     ledger,
     limiting,
     lookup,
+    messages,
     metrics,
     pursuit,
     queueing,
@@ -252,7 +253,8 @@ class Exchange:
 
     def refused(self, status: int, body: bytes) -> None:
         """The engine finds the request wrong: say so in OpenAI's shape."""
-        self._answer_error(status, answers.normalise_error(status, body))
+        normalise = messages.normalise_error if self._route.anthropic else answers.normalise_error
+        self._answer_error(status, normalise(status, body))
         self._settle(ledger.CLIENT_ERROR)
         self._connection.finish(close=self._closes())
 
@@ -261,7 +263,7 @@ class Exchange:
         if self._stage is Stage.COMMITTED:
             self._break_off(error)
             return
-        status, body = errors.render(error)
+        status, body = self._render(error)
         self._answer_error(status, body, error.retry_after, error.extra)
         if isinstance(error, errors.RequestError):
             self._settle(ledger.CLIENT_ERROR)
@@ -327,9 +329,13 @@ class Exchange:
         if not isinstance(shown, streams.EventRelay):
             self._connection.abort()
             return
-        event = sse.render(errors.render(error)[1])
+        body = self._render(error)[1]
+        event = messages.error_event(body) if self._route.anthropic else sse.render(body)
         self._connection.write(heads.chunk(event) if self._request.chunks else event)
         self._connection.finish(close=True)
+
+    def _render(self, error: errors.RouterError) -> tuple[int, bytes]:
+        return messages.render(error) if self._route.anthropic else errors.render(error)
 
     def _answer_error(self, status: int, body: bytes, retry_after: int | None = None, more: bytes = b"") -> None:
         pursued = self._pursuit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab_core.routing import table
 
-from trimtab_router import billing, heads, openai, relay, routes, settings, streams
+from trimtab_router import answers, billing, heads, messages, openai, relay, routes, settings, streams
 
 _STORED_PER_TEXT = 16
 """Bytes of a stream that may be kept for each byte of text that the cache takes: chunks are mostly not text."""
@@ -30,10 +30,17 @@ def choose(
         cache: that may store the answer; None if none may.
     """
     shape, kind = route.shape, content_type.lower()
+    if shape is routes.Shape.MESSAGE:
+        if kind.startswith(b"text/event-stream"):
+            return messages.MessageRelay(limits.event_bytes)
+        return messages.WholeMessageRelay(limits.answer_bytes)
     if not kind.startswith(b"text/event-stream"):
         if shape is routes.Shape.OTHER and not kind.startswith(heads.JSON):
             return relay.OpaqueRelay()
-        return relay.WholeRelay(limits.answer_bytes, judged=shape is not routes.Shape.OTHER)
+        made = relay.WholeRelay(limits.answer_bytes, judged=shape is not routes.Shape.OTHER)
+        if route.anthropic:
+            made.usage = answers.Usage()  # tokens are counted there, and none are made
+        return made
     if shape in (routes.Shape.CHAT, routes.Shape.COMPLETION):
         options = envelope.stream_options
         return streams.ChoiceRelay(

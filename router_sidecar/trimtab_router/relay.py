@@ -28,6 +28,7 @@ class Relay:
         pieces: events with content handed out, about one token each.
         kept: everything relayed, for the cache; None if it is not wanted or grew too long.
         error_body: the engine's own words, if it reported an error in its stream.
+        estimated: the usage is not the engine's last word: the answer is counted by its events.
     """
 
     # As defaults of the class: most relays never set most of them, and one is made for every answer.
@@ -39,6 +40,7 @@ class Relay:
     pieces: int = 0
     kept: list[bytes] | None = None
     error_body: bytes = b""
+    estimated: bool = False
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the engine's body; returns those that may go to the client now."""
@@ -91,7 +93,7 @@ class WholeRelay(Relay):
             self.failure = "bad-json" if self._judged else ""
             return
         if not self._judged:
-            self.usage = answer.usage
+            self.usage = answer.usage or self.usage
             return
         if answers.is_filled(answer.error):
             self.failure = "answer-error"

@@ -14,6 +14,7 @@ class Shape(Enum):
     COMPLETION = auto()
     EMBEDDING = auto()
     RESPONSE = auto()
+    MESSAGE = auto()
     MODELS = auto()
     OTHER = auto()
     HEALTH = auto()
@@ -28,6 +29,7 @@ class Route:
         name: for cache keys and views.
         methods: accepted ones; HEAD goes with GET, OPTIONS is always answered.
         shape: of bodies and streams.
+        anthropic: its errors have Anthropic's shape.
         asks_usage: its streams carry usage only if ``stream_options`` ask for it.
     """
 
@@ -35,6 +37,7 @@ class Route:
     methods: tuple[bytes, ...]
     shape: Shape
     asks_usage: bool = False
+    anthropic: bool = False
 
     @property
     def allow(self) -> bytes:
@@ -43,11 +46,16 @@ class Route:
         return b", ".join((*self.methods, *extra))
 
 
+MESSAGES = b"/v1/messages"
+"""Where Anthropic's routes begin."""
+
 _EXACT = {
     b"/v1/chat/completions": Route("chat", (b"POST",), Shape.CHAT, asks_usage=True),
     b"/v1/completions": Route("completions", (b"POST",), Shape.COMPLETION, asks_usage=True),
     b"/v1/embeddings": Route("embeddings", (b"POST",), Shape.EMBEDDING),
     b"/v1/responses": Route("responses", (b"POST",), Shape.RESPONSE),
+    b"/v1/messages": Route("messages", (b"POST",), Shape.MESSAGE, anthropic=True),
+    b"/v1/messages/count_tokens": Route("count_tokens", (b"POST",), Shape.OTHER, anthropic=True),
     b"/v1/models": Route("models", (b"GET",), Shape.MODELS),
     b"/healthz": Route("healthz", (b"GET",), Shape.HEALTH),
     b"/readyz": Route("readyz", (b"GET",), Shape.READY),

@@ -17,6 +17,7 @@ from trimtab_router import (
     exchange,
     heads,
     ledger,
+    messages,
     metrics,
     openai,
     routes,
@@ -103,11 +104,11 @@ class Service:
             served = self._route(connection, incoming, request_id)
         except errors.RouterError as error:
             self._count_refusal()
-            self._answer_error(connection, error, request_id=request_id, close=not incoming.keep_alive)
+            self._answer_error(connection, incoming, error, request_id=request_id, close=not incoming.keep_alive)
         except Exception:  # an outermost loop: the fault of one request must not become that of others
             log.exception("a request failed inside the router")
             fault = errors.Internal("the router failed; its log says why")
-            self._answer_error(connection, fault, request_id=request_id, close=True)
+            self._answer_error(connection, incoming, fault, request_id=request_id, close=True)
         return served
 
     def refuse(self, connection: server.ClientConnection, error: errors.RouterError) -> None:
@@ -182,9 +183,16 @@ class Service:
         connection.finish(close=close)
 
     def _answer_error(
-        self, connection: server.ClientConnection, error: errors.RouterError, *, request_id: str, close: bool
+        self,
+        connection: server.ClientConnection,
+        incoming: Request,
+        error: errors.RouterError,
+        *,
+        request_id: str,
+        close: bool,
     ) -> None:
-        status, body = errors.render(error)
+        anthropic = incoming.path.startswith(routes.MESSAGES)
+        status, body = messages.render(error) if anthropic else errors.render(error)
         close = close or self.draining
         extra = b"x-request-id: %b\r\n%b" % (request_id.encode(), _retry(error))
         connection.write(heads.answer(status, heads.JSON, extra=extra, length=len(body), close=close) + body)
@@ -320,4 +328,4 @@ class Service:
 
 
 def _retry(error: errors.RouterError) -> bytes:
-    return b"" if error.retry_after is None else b"retry-after: %d\r\n" % error.retry_after
+    return error.extra if error.retry_after is None else b"retry-after: %d\r\n%b" % (error.retry_after, error.extra)
