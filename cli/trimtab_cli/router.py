@@ -10,6 +10,8 @@ import click
 
 from trimtab_cli import failure
 
+FILE = click.Path(path_type=Path)
+
 
 @click.command()
 @click.option(
@@ -34,17 +36,36 @@ from trimtab_cli import failure
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the port."
 )
+@click.option("--tls-certificate", type=FILE, help="PEM file of a certificate and its chain; the port then speaks TLS.")
+@click.option(
+    "--tls-key", type=FILE, help="PEM file of the certificate's key. Both files are read again when they change."
+)
+@click.option(
+    "--upstream-ca", type=FILE, help="PEM file of authorities to trust for https providers, besides the system's."
+)
 @click.option("--debug", is_flag=True, help="Tracebacks, and more in the log.")
-def command(
-    *, table: Path, host: str, port: int, admin_port: int, drain_seconds: float, workers: int, debug: bool
+def command(  # noqa: PLR0913 (one for each option)
+    *,
+    table: Path,
+    host: str,
+    port: int,
+    admin_port: int,
+    drain_seconds: float,
+    workers: int,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    upstream_ca: Path | None,
+    debug: bool,
 ) -> None:
     """Run the router (data plane).
 
     It serves OpenAI's API by the routing table in FILE, takes over every new version of it, and keeps the
     last good one. Without a table it waits, alive and not ready.
     """
-    from trimtab_router import main, settings
+    from trimtab_router import main, settings, tls
 
+    if (tls_certificate is None) != (tls_key is None):
+        raise failure.Usage("--tls-certificate and --tls-key go together; give both or none")
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -57,10 +78,13 @@ def command(
         admin_port=admin_port,
         drain_seconds=drain_seconds,
         workers=workers,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        upstream_ca=upstream_ca,
     )
     try:
         code = main.serve(options)
-    except main.PortBusyError as error:
+    except (main.PortBusyError, tls.FilesError) as error:
         if debug:
             raise
         raise failure.Usage(str(error)) from error

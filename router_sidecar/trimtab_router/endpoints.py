@@ -217,9 +217,14 @@ class _Wanted:
 
 
 class Directory:
-    """All endpoints that this router knows, by tier and name and address."""
+    """All endpoints that this router knows, by tier and name and address.
 
-    def __init__(self) -> None:
+    Args:
+        trust: makes what providers behind https are checked by.
+    """
+
+    def __init__(self, trust: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> None:
+        self._trust = trust
         self._known: dict[tuple[str, str, str], Endpoint] = {}
 
     def update(self, tiers: list[table.Tier], now: float) -> dict[str, list[Endpoint]]:
@@ -240,7 +245,7 @@ class Directory:
                 wanted[key] = _Wanted(known, each.state, max(1.0, each.capacity), known.head, each.kv_usage)
             if tier.external is not None:
                 key = (tier.name, "external", tier.external.base_url)
-                wanted[key] = _external(tier.name, tier.external, self._known.get(key))
+                wanted[key] = _external(tier.name, tier.external, self._known.get(key), trust=self._trust)
         for key, gone in self._known.items():
             if key not in wanted:
                 gone.state, gone.ready = "Draining", False
@@ -263,7 +268,9 @@ class Directory:
         return list(self._known.values())
 
 
-def _external(tier: str, external: table.External, known: Endpoint | None) -> _Wanted:
+def _external(
+    tier: str, external: table.External, known: Endpoint | None, *, trust: Callable[[], ssl.SSLContext]
+) -> _Wanted:
     parts = urlsplit(external.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise table.TableError(f"tiers[{tier}].external.baseUrl {external.base_url!r} is not an http(s) URL")
@@ -272,7 +279,7 @@ def _external(tier: str, external: table.External, known: Endpoint | None) -> _W
     endpoint = known or Endpoint(tier, "external", (parts.hostname, port))
     if known is None:
         endpoint.base_path = parts.path.rstrip("/").encode()
-        endpoint.tls = ssl.create_default_context() if secure else None
+        endpoint.tls = trust() if secure else None
     start = b"host: %b\r\naccept: */*\r\n" % parts.netloc.rpartition("@")[2].encode()
     try:
         provider = providers.Provider(external, start, endpoint.external)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import dataclasses
-import errno
 import logging
-import os
 import signal
 import socket
 import time
@@ -16,19 +13,19 @@ from collections.abc import AsyncIterator
 
 import uvloop
 
-from trimtab_router import admin, server, service, settings
+from trimtab_router import admin, listening, server, service, settings, tls, workers
 
 log = logging.getLogger("trimtab.router")
 
+PortBusyError = listening.PortBusyError
+bind = listening.bind
+
 _BACKLOG = 4096
+_HANDSHAKE_SECONDS = 10.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of options in glibc's malloc.h."""
 _KEPT_BYTES = 8 << 20
 _MAPPED_BYTES = 4 << 20
-
-
-class PortBusyError(Exception):
-    """A port that the router should listen on can't be had; the message names it."""
 
 
 @contextlib.asynccontextmanager
@@ -40,11 +37,22 @@ async def running(
     router = service.Service(options, loop, clock=time.monotonic, wall_clock=time.time)  # noqa: TID251 (the edge)
     admin_side = admin.Admin(router)
     router.tables.look()
+    certificate = None
+    if options.tls_certificate is not None and options.tls_key is not None:
+        certificate = tls.Certificate(options.tls_certificate, options.tls_key)
     listeners = [
-        await loop.create_server(lambda: server.ClientConnection(router), sock=sockets[0], backlog=_BACKLOG),
+        await loop.create_server(
+            lambda: server.ClientConnection(router),
+            sock=sockets[0],
+            backlog=_BACKLOG,
+            ssl=certificate.context if certificate is not None else None,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if certificate is not None else None,
+        ),
         await loop.create_server(lambda: server.ClientConnection(admin_side), sock=sockets[1]),
     ]
     steps = [loop.create_task(router.tables.watch(options.poll_seconds)), loop.create_task(router.tick())]
+    if certificate is not None:
+        steps.append(loop.create_task(certificate.watch(options.poll_seconds)))
     try:
         yield router
         listeners[0].close()
@@ -60,41 +68,6 @@ async def running(
             connection.abort()
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound TCP socket.
-
-    Args:
-        host: name or address.
-        port: 0 takes any free one.
-        shared: several processes may bind it and share its connections.
-
-    Raises:
-        PortBusyError: if the address can't be had, with the reason.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        bound = socket.socket(family, kind)
-    except OSError as error:
-        raise PortBusyError(f"can't listen on {host}: {error.strerror or error}") from error
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind(address)
-        bound.setblocking(False)
-    except OSError as error:
-        bound.close()
-        why = (
-            "already in use; choose another or stop what holds it"
-            if error.errno == errno.EADDRINUSE
-            else error.strerror
-        )
-        raise PortBusyError(f"port {port} on {host} is {why}") from error
-    return bound
-
-
 def keep_memory() -> None:
     """Have the C library keep some freed memory instead of giving it back at once.
 
@@ -107,15 +80,25 @@ def keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+def _check_tls(options: settings.Settings) -> None:
+    """Before anything is started, and in every worker's stead."""
+    if options.tls_certificate is not None and options.tls_key is not None:
+        tls.Certificate(options.tls_certificate, options.tls_key)
+    if options.upstream_ca is not None:
+        tls.asking(options.upstream_ca)
+
+
 def serve(options: settings.Settings) -> int:
     """Run until SIGTERM or SIGINT, then drain; returns the exit code.
 
     Raises:
         PortBusyError: if a port can't be had.
+        tls.FilesError: if a certificate, key or list of authorities can't be used.
     """
     keep_memory()
+    _check_tls(options)
     if options.workers > 1:
-        return _serve_workers(options)
+        return workers.Crew(options, _work).serve()
     sockets = (bind(options.host, options.port), bind(options.host, options.admin_port))
     return uvloop.run(_serve(options, sockets))
 
@@ -139,38 +122,6 @@ async def _serve(
     return 0
 
 
-def _serve_workers(options: settings.Settings) -> int:
-    """One process for each worker, all on one port; the kernel spreads connections over them.
-
-    All ports are bound before the first fork, so that a busy one ends the start as a whole. Workers hold a pipe
-    of their parent: should it be killed, they drain and end too.
-    """
-    workers = []
-    for index in range(options.workers):
-        admin_port = options.admin_port + index if options.admin_port else 0
-        mine = dataclasses.replace(options, workers=1, processes=options.workers, admin_port=admin_port)
-        workers.append((mine, bind(options.host, options.port, shared=True), bind(options.host, admin_port)))
-    reading, writing = os.pipe()
-    children: list[int] = []
-    for mine, *sockets in workers:
-        child = os.fork()
-        if child == 0:
-            os.close(writing)
-            for other, *unused in workers:
-                for each in unused if other is not mine else ():
-                    each.close()
-            os._exit(uvloop.run(_serve(mine, (sockets[0], sockets[1]), reading)))
-        children.append(child)
-    os.close(reading)
-    for _, *sockets in workers:
-        for each in sockets:
-            each.close()
-
-    def forward(number: int, _frame: object) -> None:
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
-
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
-    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+def _work(options: settings.Settings, sockets: tuple[socket.socket, socket.socket], parent: int) -> int:
+    """What one of several workers does."""
+    return uvloop.run(_serve(options, sockets, parent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from trimtab_router import (
     server,
     settings,
     tables,
+    tls,
 )
 from trimtab_router.request import Request
 
@@ -56,7 +58,7 @@ class Service:
         self.loop = loop
         self.rng = random.Random(options.seed)  # noqa: S311 (spreads load; guards nothing)
         self.registry = metrics.Registry()
-        self.directory = endpoints.Directory()
+        self.directory = endpoints.Directory(functools.cache(lambda: tls.asking(options.upstream_ca)))
         self.ledger = ledger.Ledger()
         self.cache = cache_store.MemoryStore()
         self.connections: set[server.ClientConnection] = set()

@@ -44,6 +44,8 @@ class Settings:
         workers: processes that share ``port``; worker ``i`` has admin port ``admin_port + i``.
         processes: that serve on the port together, this one included; set by the start of workers.
         poll_seconds: between two looks at the table file.
+        tls_certificate, tls_key: PEM files; with both the port for clients speaks TLS.
+        upstream_ca: PEM file of authorities that providers are believed by, besides the system's.
         seed: of the random choices; None takes one from the system.
     """
 
@@ -55,5 +57,8 @@ class Settings:
     workers: int = 1
     processes: int = 1
     poll_seconds: float = 0.5
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    upstream_ca: Path | None = None
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import signal
 import socket
@@ -160,6 +161,69 @@ def test_workers_do_not_outlive_their_parent(tmp_path: pathlib.Path) -> None:
     scene.play(scenario)
 
 
+def workers_of(router: asyncio.subprocess.Process) -> list[int]:
+    return [int(each) for each in pathlib.Path(f"/proc/{router.pid}/task/{router.pid}/children").read_text().split()]
+
+
+def test_a_worker_that_breaks_is_replaced_while_the_others_stream_on(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with scene.engine(paced) as engine:
+            path = tmp_path / "table.json"
+            scene.write_table(path, scene.make_table(scene.tier("small", engine.port)))
+            first = scene.closed_run(3)
+            async with process(path, "--workers", "2", ports=[first, first + 1]) as (router, port, _):
+                await listening(first + 2)
+                async with await wire.Client.open(port) as client:
+                    client.send(wire.request(wire.chat(stream=True)))
+                    await client.reader.readuntil(b"\r\n\r\n")
+                    # Whoever does not serve the stream breaks.
+                    counts = [await in_flight(each) for each in (first + 1, first + 2)]
+                    before = workers_of(router)
+                    os.kill(before[counts.index(0.0)], signal.SIGKILL)
+                    assert b"[DONE]" in await client.reader.readuntil(LAST)
+                async with asyncio.timeout(20):
+                    while len(workers_of(router)) < 2 or set(workers_of(router)) == set(before):
+                        await asyncio.sleep(0.05)
+                await listening(first + 1 + counts.index(0.0))
+                for _ in range(8):
+                    assert (await ask(port, wire.request(wire.chat(stream=True)))).whole
+                router.send_signal(signal.SIGTERM)
+                _, log = await router.communicate()
+                assert router.returncode == 0
+                assert "ended with -9; another one starts in 0.5 s" in log.decode()
+
+    scene.play(scenario)
+
+
+async def in_flight(admin_port: int) -> float:
+    text = (await ask(admin_port, wire.request(path="/metrics", method="GET"))).body.decode()
+    lines = [line for line in text.splitlines() if line.startswith("trimtab_router_in_flight{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_workers_that_break_again_and_again_end_the_router_with_1(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        first = scene.closed_run(3)
+        async with process(tmp_path / "none", "--workers", "2", ports=[first, first + 1]) as (router, port, _):
+            await listening(first + 2)
+            async with asyncio.timeout(60):
+                ended = 0
+                while ended < 5:
+                    running = workers_of(router)
+                    if running:
+                        os.kill(running[0], signal.SIGKILL)
+                        ended += 1
+                    # Only once it is reaped is the next one another.
+                    while running and running[0] in workers_of(router):
+                        await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)
+                assert await router.wait() == 1
+            with pytest.raises(ConnectionRefusedError):
+                await wire.Client.open(port)
+
+    scene.play(scenario)
+
+
 def test_a_busy_port_of_one_worker_ends_them_all(tmp_path: pathlib.Path) -> None:
     first = scene.closed_run(3)
     with socket.create_server(("127.0.0.1", first + 2)):
@@ -210,6 +274,24 @@ def test_a_busy_port_is_one_clear_line_and_code_2(which: str, tmp_path: pathlib.
     assert ended.stderr.strip() == (
         f"trimtab: port {busy} on 127.0.0.1 is already in use; choose another or stop what holds it"
     )
+
+
+TLS_FILES = {
+    "one of two": (["--tls-key", "k"], "--tls-certificate and --tls-key go together; give both or none"),
+    "no such file": (["--tls-certificate", "c", "--tls-key", "k"], "TLS: c and k: No such file or directory"),
+    "no such authorities": (["--upstream-ca", "a"], "TLS: a: No such file or directory"),
+}
+
+
+@pytest.mark.parametrize(("options", "line"), TLS_FILES.values(), ids=TLS_FILES.keys())
+def test_tls_files_that_can_not_be_used_are_one_clear_line_and_code_2(
+    options: list[str], line: str, tmp_path: pathlib.Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "trimtab_cli", "router", "--table", "t", *options],
+        capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr.strip()) == (2, f"trimtab: {line}")
 
 
 def test_no_prompt_and_no_key_reaches_log_metrics_or_views(tmp_path: pathlib.Path) -> None:
