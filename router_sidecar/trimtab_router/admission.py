@@ -142,7 +142,8 @@ def _bound(table: compiled.Table, admitted: Admission, request: Request, route: 
 
 def _size(admitted: Admission, request: Request, route: routes.Route, *, most: int | None = None) -> sizes.Size:
     """Tokens at most: of the prompt by its bytes, of the answer by the bound in force."""
-    if not admitted.rewrites:
+    counts_only = route.anthropic and route.shape is routes.Shape.OTHER
+    if not admitted.rewrites or counts_only:
         return sizes.Size(0, 0)
     if route.shape is routes.Shape.EMBEDDING:
         return admitted.class_.sizes.worst(len(request.body), bound=0)

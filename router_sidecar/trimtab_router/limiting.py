@@ -23,6 +23,8 @@ MARGIN_SECONDS = 60.0
 """A reservation outlives the longest request by so much."""
 _CLOSE_SECONDS = 2.0
 _DENIED_RETRY_SECONDS = 1
+_SEEN = 20_000
+"""Windows of which it is known what was used, for a time without the store; names may come from anywhere."""
 _NOTHING = quotas.Need(requests=0)
 
 
@@ -153,6 +155,8 @@ class Limiter:
             for rule, number, each in zip(held.rules, held.windows, verdict.standings, strict=False):
                 if rule.kind is quotas.Kind.WINDOW:
                     self._seen[caller.name, rule.name] = (number, int(each.used))
+            if len(self._seen) > _SEEN:
+                self._seen.clear()
             outcome = self._outcome(caller, held, verdict, local=False)
         try:
             then(outcome)

@@ -9,6 +9,7 @@ dollar, so that what is given back is exactly what was taken.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 from enum import StrEnum
 
@@ -115,7 +116,12 @@ def day(now: float) -> tuple[int, float]:
 
 def month(now: float) -> tuple[int, float]:
     """Months since year 0 and the end of this one."""
-    moment = dt.datetime.fromtimestamp(now, dt.UTC)
+    return _month_of(math.floor(now / _DAY_SECONDS))
+
+
+@functools.lru_cache(maxsize=64)
+def _month_of(number_of_day: int) -> tuple[int, float]:
+    moment = dt.datetime.fromtimestamp(number_of_day * _DAY_SECONDS, dt.UTC)
     number = moment.year * 12 + moment.month - 1
     year, index = divmod(number + 1, 12)
     return number, dt.datetime(year, index + 1, 1, tzinfo=dt.UTC).timestamp()

@@ -124,6 +124,22 @@ def test_an_external_tier_has_its_list_price_and_the_file_of_its_key() -> None:
     assert found.endpoints == []
 
 
+def test_what_is_agreed_with_a_provider_reaches_the_table() -> None:
+    agreed = {
+        **EXTERNAL,
+        "price": {**EXTERNAL["price"], "batchDiscount": "0.5"},  # type: ignore[dict-item]
+        "models": {"coder": "x-code"},
+        "maxTokensPerMinute": 9,
+    }
+    snapshot = world()
+    spec = tier("frontier", "0.95", variants=[], external=agreed).spec
+    state = dataclasses.replace(snapshot.tiers["team/frontier"], spec=spec)
+    external = table(dataclasses.replace(snapshot, tiers={**snapshot.tiers, "team/frontier": state})).tiers[2].external
+    assert external is not None
+    assert (external.max_tokens_per_minute, external.models) == (9.0, {"coder": "x-code"})
+    assert (external.batch_discount, external.batch_service_tier) == (0.5, "flex")
+
+
 @pytest.mark.parametrize(("named", "expected"), [(None, "frontier"), ("small", "small")])
 def test_savings_are_measured_against_the_named_tier_or_the_best(named: str | None, expected: str) -> None:
     made = table(world(baselineTier=named))
