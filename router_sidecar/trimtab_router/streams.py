@@ -71,7 +71,9 @@ class EventRelay(relay.Relay):
         """Before the commit point: hold events until one has content; returns what may go, and the rest unread."""
         start = 0
         while start < len(block) and not self.committed:
-            end = block.index(sse.END, start) + len(sse.END)
+            # A block ends with an empty line, but more of them than two may be an odd number of line ends.
+            end = block.find(sse.END, start) + len(sse.END)
+            end = end if end >= len(sse.END) else len(block)
             self._held += self._take_counted(block[start:end])
             start = end
             if self.failure or self.ended:
