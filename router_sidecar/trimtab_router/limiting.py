@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterable
 
@@ -208,25 +209,26 @@ def refusal(tenant: str, verdict: quotas.Verdict, need: quotas.Need) -> errors.R
     denied = verdict.denied
     assert denied is not None
     rule, whose = denied.rule, f"of tenant {tenant}" if tenant else "of callers without a name"
-    amount = _shown(rule, rule.amount(need))
-    wait = verdict.retry_after
+    limit, more, wait = _shown(rule, rule.limit), _amount(rule, rule.amount(need)), verdict.retry_after
     if wait is None:
-        fix = "; lower max_tokens or shorten the prompt" if rule.unit is not quotas.Unit.REQUESTS else ""
-        what = f"this request may take {amount}, more than the limit {whose} of {_shown(rule, rule.limit)}{fix}"
+        what = f"the limit {whose} is {limit} and this request may take {more}; lower max_tokens or shorten the prompt"
     else:
-        used = _shown(rule, min(denied.used, rule.limit))
-        what = (
-            f"the limit {whose} is {_shown(rule, rule.limit)}: {used} used or reserved, this request may take {amount}"
-        )
+        used = _amount(rule, min(math.ceil(denied.used), rule.limit))
+        what = f"the limit {whose} is {limit}: {used} used or reserved, and this request may take {more}"
     kind = errors.QuotaExceeded if rule.kind is quotas.Kind.WINDOW else errors.RateLimited
     seconds = None if wait is None else max(1, int(-(-wait // 1)))
-    return kind(f"{what} ({rule.name})", retry_after=seconds, extra=headers(verdict.standings))
+    return kind(what, retry_after=seconds, extra=headers(verdict.standings))
 
 
-def _shown(rule: quotas.Rule, amount: float) -> str:
-    if rule.unit is quotas.Unit.USD:
-        return f"{amount / quotas.NANO:.6g} USD"
-    return f"{int(amount)} {rule.unit}"
+def _shown(rule: quotas.Rule, amount: int) -> str:
+    """A limit in words, such as ``600 requests per minute`` or ``20 USD per day``."""
+    _, _, rest = rule.name.partition("usd") if rule.unit is quotas.Unit.USD else ("", "", rule.name)
+    words = rest.replace("-", " ").strip()
+    return f"{_amount(rule, amount)} {'USD ' if rule.unit is quotas.Unit.USD else ''}{words}"
+
+
+def _amount(rule: quotas.Rule, amount: int) -> str:
+    return f"{amount / quotas.NANO:.6g}" if rule.unit is quotas.Unit.USD else str(amount)
 
 
 _HEADERS = {"requests-per-minute": b"requests", "tokens-per-minute": b"tokens"}

@@ -25,6 +25,7 @@ _SCRIPT = resources.files("trimtab_router").joinpath("accounts.lua").read_bytes(
 _BACKLOG = 20_000
 _BATCH = 64
 _RETRY_SECONDS = 0.5
+_CLOCK_SECONDS = 60.0
 MARK_SECONDS = 3600.0
 """How long it is remembered that something was settled: longer than anybody tries to say it."""
 
@@ -52,8 +53,9 @@ class SharedAccounts:
     ) -> None:
         self._store = store
         self._scope = scope
-        self._wall_clock = wall_clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._ahead: float | None = None
+        self._asked_at = 0.0
         self._digest = b""
         self._client = resp.Client(lambda: _address(store), store.timeout_seconds, clock=clock)
         self._backlog: deque[Settlement] = deque()
@@ -136,13 +138,13 @@ class SharedAccounts:
         return True
 
     async def _time(self) -> float:
-        """Asked of the server once in a connection's life, then carried on by this machine's clock."""
-        if self._ahead is None or self._client.down:
+        """Asked of the server now and then, and carried on by this machine's clock."""
+        if self._ahead is None or self._client.down or self._clock() - self._asked_at > _CLOCK_SECONDS:
             reply = await self._execute(b"TIME")
             if not isinstance(reply, list) or not all(isinstance(each, bytes) for each in reply):
                 raise resp.StoreDownError("the store does not tell the time")
             seconds, micros = (int(each) for each in reply if isinstance(each, bytes))
-            self._ahead = seconds + micros / 1e6 - self._wall_clock()
+            self._ahead, self._asked_at = seconds + micros / 1e6 - self._wall_clock(), self._clock()
         return self.now()
 
     async def _run(

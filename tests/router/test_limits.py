@@ -40,7 +40,9 @@ def test_beyond_its_requests_a_tenant_is_told_when_to_come_back() -> None:
             assert (third.status, third.error["code"]) == (429, "rate_limit_exceeded")
             assert third.headers["x-ratelimit-remaining-requests"] == "0"
             assert 28 <= int(third.headers["retry-after"]) <= 30
-            assert "requests-per-minute" in third.error["message"]
+            assert third.error["message"] == (
+                "the limit of tenant acme is 2 requests per minute: 2 used or reserved, and this request may take 1"
+            )
             assert third.keeps
             assert len(engine.asked) == 2
             assert (await router.ask()).status == 200, "others are not limited"
@@ -86,6 +88,7 @@ def test_a_spent_budget_is_no_rate_and_says_when_it_starts_anew() -> None:
             assert 0 < len(engine.asked) < 20
             assert {(each.status, each.error["code"]) for each in refused} == {(429, "insufficient_quota")}
             assert int(refused[0].headers["retry-after"]) <= 31 * 86400
+            assert "is 0.0003 USD per month: " in refused[0].error["message"]
             assert len(engine.asked) * 17_000 <= 0.0003 * quotas.NANO
 
     scene.play(scenario)
