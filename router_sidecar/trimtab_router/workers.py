@@ -121,7 +121,8 @@ class Crew:
 
     def _mine(self, index: int) -> settings.Settings:
         port = self._options.admin_port
-        return dataclasses.replace(self._options, workers=1, admin_port=port + index if port else 0)
+        admin_port = port + index if port else 0
+        return dataclasses.replace(self._options, workers=1, processes=self._options.workers, admin_port=admin_port)
 
     def _start(self, at: int, bound: list[Sockets], as_index: int | None = None) -> None:
         index = at if as_index is None else as_index

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import json
 import logging
+import pathlib
+import time
 from typing import Any
 
 import pytest
 from trimtab_core.routing import table
-from trimtab_router import limiting, quotas
+from trimtab_router import accounts, limiting, quotas, settings, shared_accounts, workers
 
 from . import engines, scene, stores, wire
 
@@ -215,6 +217,11 @@ def test_limits_in_memory_are_refused_to_several_processes() -> None:
     scene.play(scenario)
 
 
+def test_every_worker_knows_how_many_they_are(tmp_path: pathlib.Path) -> None:
+    crew = workers.Crew(settings.Settings(tmp_path / "table.json", workers=3), lambda *_: 0)
+    assert [(crew._mine(index).processes, crew._mine(index).workers) for index in range(3)] == [(3, 1)] * 3
+
+
 # What the engine is sent.
 
 
@@ -404,6 +411,35 @@ def test_two_routers_share_one_limit() -> None:
     scene.play(scenario)
 
 
+async def booked(port: int, router: scene.Scene) -> float:
+    """What the store has of the first limit of the tenant."""
+    current = router.router.tables.current
+    assert current is not None
+    assert current.callers is not None
+    rules = current.callers._by_name["acme"].rules
+    there = shared_accounts.SharedAccounts(redis(port), "ns/chat", clock=time.monotonic, wall_clock=time.time)
+    windows = tuple(rule.window(there.now())[0] for rule in rules)
+    probe = accounts.Held(f"probe-{time.monotonic_ns()}", "acme", rules, windows, quotas.Need(requests=0), 0.0)
+    used = (await there.reserve(probe, 1.0)).standings[0].used
+    await there.close(1.0)
+    return used
+
+
+@stores.needs_redis
+def test_the_store_has_the_truth_of_what_was_reserved_there() -> None:
+    async def scenario() -> None:
+        with stores.redis() as port:
+            async with scene.one_engine(tenants=tenants(usd_per_month=0.001, store=redis(port))) as (router, engine):
+                for _ in range(8):
+                    assert (await ask(router)).status == 200, "only the truth of those before is in the way"
+                async with asyncio.timeout(10):
+                    while await booked(port, router) != 8 * 17_000:
+                        await asyncio.sleep(0.05)
+                assert len(engine.asked) == 8
+
+    scene.play(scenario)
+
+
 @pytest.mark.parametrize(
     ("on_failure", "expected"),
     [("Allow", [200, 200, 200, 200]), ("Deny", [503, 503, 503, 503]), ("Local", [200, 200, 429, 429])],
@@ -435,6 +471,7 @@ def test_what_was_given_out_without_the_store_is_booked_when_it_is_back() -> Non
                 async with asyncio.timeout(20):
                     while await router.metric("limit_store_waiting"):
                         await asyncio.sleep(0.1)
+                assert await booked(port, router) == 17_000
                 while (await ask(router)).status == 200:
                     pass
                 assert 1 < len(engine.asked) * 17_000 <= 0.0002 * quotas.NANO

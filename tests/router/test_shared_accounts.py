@@ -13,7 +13,7 @@ from trimtab_core.routing import table
 from trimtab_router import accounts, quotas, resp, shared_accounts
 
 from . import scene, stores
-from .test_accounts import LIMITS, held, need
+from .test_accounts import LIMITS, NOON, held, need
 
 pytestmark = stores.needs_redis
 
@@ -102,12 +102,35 @@ def test_what_is_settled_while_the_server_is_away_is_booked_once_when_it_is_back
             async with asyncio.timeout(20):
                 while there.waiting or there._worker is not None:
                     await asyncio.sleep(0.05)
-            there.settle(settled)
-            await there.close(5.0)
             again = shared(port)
-            verdict = await again.reserve(held("b", quotas.Need(), again.now(), limits=limits), 600.0)
-            assert verdict.standings[0].used == 0.1 * quotas.NANO
+            for attempt in range(2):
+                probe = held(f"probe-{attempt}", quotas.Need(), again.now(), limits=limits)
+                verdict = await again.reserve(probe, 600.0)
+                assert verdict.standings[0].used == 0.1 * quotas.NANO, "booked once, however often it is said"
+                there.settle(settled)
+                await asyncio.sleep(0.2)
+            await there.close(5.0)
             await again.close(1.0)
+
+    scene.play(scenario)
+
+
+def test_the_window_that_a_reservation_was_taken_from_gets_the_rest_back() -> None:
+    """A router whose clock is behind at midnight takes from the new day, and gives back to it."""
+
+    async def scenario() -> None:
+        with stores.redis() as port:
+            there, limits = shared(port), table.Limits(usd_per_day=10.0)
+            tomorrow = held("a", need(usd=1.0), NOON + 86400, limits=limits)
+            behind = held("b", need(usd=5.0), NOON, limits=limits)
+            for one, now in ((tomorrow, NOON + 86400), (behind, NOON)):
+                await there._run(b"reserve", one, 700.0, need=one.need, before=one.need, now=now)
+            await there._run(b"settle", behind, 3600.0, need=need(usd=2.0), before=behind.need, now=NOON)
+            probe = held("c", quotas.Need(), NOON + 86400, limits=limits)
+            reply = await there._run(b"reserve", probe, 700.0, need=probe.need, before=probe.need, now=NOON + 86400)
+            assert isinstance(reply, list)
+            assert float(reply[2]) == 3 * quotas.NANO
+            await there.close(1.0)
 
     scene.play(scenario)
 
