@@ -224,13 +224,17 @@ def resume(prior: Law, law: Law, *, error: float, sequences: float, samples: int
     )
 
 
-def observe(before: Learned, readings: Mapping[str, counters.Reading], shape: Shape | None = None) -> Learned:
+def observe(
+    before: Learned, readings: Mapping[str, counters.Reading], shape: Shape | None = None, *, steady: bool = True
+) -> Learned:
     """Take in the present readings of a variant's engines.
 
     Args:
         before: what was known.
         readings: fresh ones only, by replica name; one that is missing is forgotten.
         shape: mean lengths of the requests that the variant serves now; None when not measured.
+        steady: whether engines work most of the time. Between bursts they idle, nobody counts for how long: taken for
+            work, it would make a token seem to take several times as long.
     """
     usable = {name: reading for name, reading in readings.items() if reading.sound}
     kept: dict[str, counters.Reading] = {}
@@ -253,7 +257,7 @@ def observe(before: Learned, readings: Mapping[str, counters.Reading], shape: Sh
     )
     if shape is not None and shape.sound and elapsed > 0:
         learned = _reshaped(learned, shape, elapsed)
-    if not intervals:
+    if not intervals or not steady:
         return learned
     learned = _drifted(learned, elapsed)
     for interval in intervals:

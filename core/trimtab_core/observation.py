@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimtab_core import answers as answering
-from trimtab_core import counters, learning, losses, recall, signals, traffic, units
+from trimtab_core import counters, learning, losses, recall, signals, surge, traffic, units
 from trimtab_core import snapshot as snapshots
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import fields
@@ -268,7 +268,19 @@ class _Judge:
             for reading in (self.counters(self.observation.engines.get(replica.name, _UNREAD)),)
             if reading is not None
         }
-        return learning.observe(before, readings, traffic.tier_shape(self.reader, name))
+        shape = traffic.tier_shape(self.reader, name)
+        return learning.observe(before, readings, shape, steady=not self.bunched(name, len(readings)))
+
+    def bunched(self, tier: str, replicas: int) -> bool:
+        """Whether a tier's requests come in bursts that leave its replicas idle in between, as last seen."""
+        policies = self.previous.policies.values() if self.previous else ()
+        indices = [
+            signals.sound(seen.burstiness) or 1.0
+            for policy in policies
+            if tier in policy.tiers
+            for seen in policy.traffic.values()
+        ]
+        return max(indices, default=1.0) > max(surge.BUNCHED, replicas)
 
     def counters(self, seen: EngineReading) -> counters.Reading | None:
         """An engine's counters, if all of them are fresh and of one moment."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trimtab_core import capacity, demand, signals, surge, units
+from trimtab_core import bursts, capacity, demand, recall, signals, surge, units
 from trimtab_core import season as seasons
 from trimtab_core.api import v1alpha1
 from trimtab_core.planning import cost, limits
@@ -25,7 +25,7 @@ class Load:
 
     Attributes:
         now: present.
-        planned: upper forecast one start-up time ahead, never below ``now``.
+        planned: upper forecast one start-up time ahead, never below ``now``, nor below what bursts need.
         evidence: how far it may be trusted; ``why`` says what is wrong.
     """
 
@@ -63,15 +63,41 @@ def _of_class(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.R
     )
     misses = cost.miss_ratio(traffic)
     present = soon = forecast.mean if arrivals is None else arrivals
+    known = _bursts(snapshot, policy, history, horizon)
     if evidence is limits.Evidence.FRESH:
         # A rate over a minute shows a step after a minute, and a ramp half of it late.
-        present = surge.present(history, snapshot.window_seconds, bunched)
-        soon = surge.ahead(history, horizon, snapshot.window_seconds, bunched)
+        rising = surge.present(history, snapshot.window_seconds, bunched)
+        if known is None or rising > known.level:
+            present, soon = rising, surge.ahead(history, horizon, snapshot.window_seconds, bunched)
     now = present * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
     # vanished at once mostly comes back, and sooner than replicas could.
     planned = max(now, soon * misses, forecast.upper * misses) if now or forecast.method == demand.OUTAGE else 0.0
+    if known is not None:
+        planned = max(planned, known.level * _left_free(snapshot, policy) * misses)
     return Load(now, planned, cost.measured_mix(traffic), evidence, why, forecast)
+
+
+def _bursts(
+    snapshot: Snapshot, policy: PolicyState, history: Sequence[bursts.Sample], horizon: float
+) -> bursts.Bursts | None:
+    """What the bursts of a class tell, or of a policy's whole."""
+    return bursts.of(
+        history,
+        snapshot.now,
+        window_seconds=snapshot.window_seconds,
+        horizon_seconds=horizon,
+        late=1.0 - attainment(snapshot, policy),
+    )
+
+
+def _left_free(snapshot: Snapshot, policy: PolicyState) -> float:
+    """The share of what replicas carry that plans use: what bursts need says already what is late at a full load.
+
+    A tier that has learned to use less than at the start keeps that much more for bursts as well.
+    """
+    shares = (snapshot.tiers[key].utilisation for key in policy.tiers if key in snapshot.tiers)
+    return max(recall.START_UTILISATION, min(shares, default=recall.START_UTILISATION))
 
 
 def _noise(snapshot: Snapshot) -> float:
@@ -108,12 +134,15 @@ def of_policy(snapshot: Snapshot, policy: PolicyState, usual_quantile: float) ->
         now = sum(loads[name].now for name in arriving)
         bunched = sum(loads[name].now * loads[name].mix.burstiness for name in arriving) / now
         above = sum(loads[name].planned - loads[name].now for name in arriving)
-        wanted = max(0.0, max(whole.upper, surge.ahead(history, horizon, snapshot.window_seconds, bunched)) - now)
+        found = _bursts(snapshot, policy, history, horizon)
+        kept = 0.0 if found is None else found.level * _left_free(snapshot, policy)
+        soon = surge.ahead(history, horizon, snapshot.window_seconds, bunched)
+        wanted = max(0.0, max(whole.upper, soon, kept) - now)
         if history and wanted < above:
             for name in arriving:
-                found = loads[name]
-                planned = found.now + (found.planned - found.now) * wanted / above
-                loads[name] = dataclasses.replace(found, planned=planned)
+                load = loads[name]
+                planned = load.now + (load.planned - load.now) * wanted / above
+                loads[name] = dataclasses.replace(load, planned=planned)
     return {(policy.key, name): found for name, found in loads.items()}
 
 
@@ -123,11 +152,16 @@ def quantile(snapshot: Snapshot, policy: PolicyState, usual: float) -> float:
     By the cube root, as a load that is exceeded costs few promises at first: measured on recorded hours, 0.7 keeps 95 %
     at the least cost, and 0.8 keeps 99 % (decision 0013). ``usual`` is that of ``USUAL_ATTAINMENT``.
     """
-    slos = [policy.spec.slo] if policy.spec.slo is not None else []
-    slos += [snapshot.tiers[key].spec.slo for key in policy.tiers if key in snapshot.tiers]
-    missed = 1.0 - max((units.ratio(slo.attainment) for slo in slos), default=USUAL_ATTAINMENT)
+    missed = 1.0 - attainment(snapshot, policy)
     relative = max(1e-4, missed) / (1.0 - USUAL_ATTAINMENT)
     return 1.0 - (1.0 - usual) * math.pow(relative, 1.0 / 3.0)
+
+
+def attainment(snapshot: Snapshot, policy: PolicyState) -> float:
+    """Share of a policy's requests that must keep their promise: the strictest of its own and its tiers'."""
+    slos = [policy.spec.slo] if policy.spec.slo is not None else []
+    slos += [snapshot.tiers[key].spec.slo for key in policy.tiers if key in snapshot.tiers]
+    return max((units.ratio(slo.attainment) for slo in slos), default=USUAL_ATTAINMENT)
 
 
 def horizon_seconds(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.RequestClass) -> float:

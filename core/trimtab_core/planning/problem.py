@@ -270,7 +270,10 @@ def _shared(
     calm = dataclasses.replace(mix, burstiness=1.0, replicas=1.0)
     carried = capacity.admissible_load(profile, calm, slo).requests_per_second
     replicas = cost.rounded(requests_per_second / carried)
-    return capacity.admissible_load(profile, dataclasses.replace(mix, replicas=replicas), slo)
+    found = capacity.admissible_load(profile, dataclasses.replace(mix, replicas=replicas), slo)
+    # Bursts take more replicas than that, which share them in turn; where that ends lies half of the way to that many.
+    more = cost.rounded((replicas + requests_per_second / found.requests_per_second) / 2.0)
+    return capacity.admissible_load(profile, dataclasses.replace(mix, replicas=more), slo)
 
 
 def build(view: View, part: Part) -> Component:
@@ -331,10 +334,18 @@ class _Builder:
             if cost.sound_price(variant) is None:
                 hold = limits.Hold(Code.PRICE_UNKNOWN, "no price could be resolved, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
-            found[variant.name] = _shared(profile, mix, slo, demand_.requests_per_second)
+            found[variant.name] = _shared(profile, mix, slo, max(demand_.requests_per_second, self.planned(tier.key)))
         if any(load.feasible for load in found.values()):
             for name in [name for name, load in found.items() if not load.feasible]:
                 self.notes.append(Note(limits.Hold(Code.INFEASIBLE, found.pop(name).reason), tier.key, name))
+        return found
+
+    def planned(self, key: TierKey) -> float:
+        """Requests per second that a tier is planned for at the weights in force."""
+        found = 0.0
+        for (policy, name), load in self.view.loads.items():
+            shares = self.snapshot.policies[policy].weights.get(name, {})
+            found += load.planned * limits.sound_shares(shares, self.snapshot.tiers).get(key, 0.0)
         return found
 
     def tier(self, tier: TierState, carried: Mapping[str, capacity.Capacity], *, used: bool) -> TierChoice:
