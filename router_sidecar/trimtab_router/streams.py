@@ -54,7 +54,8 @@ class EventRelay(relay.Relay):
 
     def close(self) -> None:
         """A stream that says nothing of its end ends with its message, but not inside an event."""
-        if not self.ended and (self._splitter.rest or not self.committed) and not self.failure:
+        inside = self._splitter.rest.strip(b"\r\n")
+        if not self.ended and (inside or not self.committed) and not self.failure:
             self.failure = "truncated"
         self.ended = not self.failure
 

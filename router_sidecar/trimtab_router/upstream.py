@@ -153,8 +153,11 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break(listener)
-            return
+            if not self._complete:
+                self._break(listener)
+                return
+            # The answer is whole; what follows it is nobody's, and the connection is not used again.
+            self._keep = False
         if not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:

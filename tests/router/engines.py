@@ -104,7 +104,8 @@ class Engine:
         return True
 
     async def _read(self, reader: asyncio.StreamReader) -> Asked | None:
-        asked, done = Asked(), []
+        asked = Asked()
+        done: list[int] = []
 
         class Parts:
             def on_url(self, url: bytes) -> None:

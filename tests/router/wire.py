@@ -25,7 +25,8 @@ class Reply:
 
     @property
     def error(self) -> dict[str, Any]:
-        return self.json()["error"]
+        error: dict[str, Any] = self.json()["error"]
+        return error
 
     @property
     def events(self) -> list[str]:
