@@ -10,7 +10,7 @@ from typing import Protocol
 
 from trimtab_core.routing import table
 
-from trimtab_router import compiled, endpoints, errors, relay, upstream
+from trimtab_router import breaker, compiled, endpoints, errors, relay, upstream
 
 _ERROR_BYTES = 1 << 20
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -104,8 +104,13 @@ class Attempt:
         self._data = data
         self._open = True
         now = self.started_at = self._clock()
-        self.endpoint.begin(streamed=self._streamed, now=now)
-        connection = self.endpoint.pool.take(now)
+        endpoint = self.endpoint
+        endpoint.in_flight += 1
+        if self._streamed:
+            endpoint.expect(now)
+        if endpoint.external is not None or endpoint.breaker.state is not breaker.State.CLOSED:
+            endpoint.noticed(now)
+        connection = endpoint.pool.take(now)
         if connection is None:
             self._task = loop.create_task(self._connect())
         else:
@@ -261,7 +266,12 @@ class Attempt:
     def _release(self) -> None:
         if self._open:
             self._open = False
-            self.endpoint.end(streamed=self._streamed and not self._paused)
+            endpoint = self.endpoint
+            endpoint.in_flight -= 1
+            if self._streamed and not self._paused:
+                endpoint.streams -= 1
+            if endpoint.freed is not None:
+                endpoint.freed()
 
     def _wait_seconds(self) -> int:
         text = self._retry_after

@@ -31,6 +31,7 @@ class Tier:
     Attributes:
         ring: for requests that belong together; None where there is nothing to choose.
         room: where requests wait for it.
+        queues: they wait there while its endpoints are full.
         first_bytes: how long its engines take.
     """
 
@@ -39,6 +40,7 @@ class Tier:
     ring: affinity.Ring[endpoints.Endpoint] | None
     room: waiting_room.WaitingRoom
     first_bytes: first_bytes.FirstBytes
+    queues: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +176,7 @@ class Compiler:
         room.follow(rules, live)
         learned = self._first_bytes.setdefault(spec.name, first_bytes.FirstBytes())
         learned.learn(rules.hedge_quantile)
-        return Tier(spec, live, affinity.Ring(live) if len(live) > 1 else None, room, learned)
+        return Tier(spec, live, affinity.Ring(live) if len(live) > 1 else None, room, learned, rules.queue_requests > 0)
 
     def _limiter(self, data: table.RoutingTable) -> limiting.Limiter:
         """The one that is there, so that counts outlive tables; another store begins anew."""

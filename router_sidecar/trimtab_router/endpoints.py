@@ -69,24 +69,13 @@ class Endpoint:
         self.head = b"host: %b\r\naccept: */*\r\n" % host_header(self.host, self.port)
         self.pool = upstream.Pool()
 
-    def begin(self, *, streamed: bool, now: float) -> None:
-        """A request is sent."""
-        self.in_flight += 1
-        if streamed:
-            self.expect(now)
+    def noticed(self, now: float) -> None:
+        """A request is sent to a provider, or to an endpoint that isn't trusted again yet."""
         if self.breaker.state is breaker.State.HALF_OPEN:
             self.breaker.probing = True
             self.judge(now)
         if self.external is not None:
             self.pace(self.external.sent(now), now)
-
-    def end(self, *, streamed: bool) -> None:
-        """A request has ended, however it did."""
-        self.in_flight -= 1
-        if streamed:
-            self.streams -= 1
-        if self.freed is not None:
-            self.freed()
 
     def expect(self, now: float) -> None:
         """One more stream should bring bytes from now on."""

@@ -134,10 +134,14 @@ class Exchange:
             request_id=self._request_id,
         )
         limiter = self._table.limiter
+        self._router.exchanges.add(self)
         if limiter is None or not admitted.caller.rules:
-            self._pursuit.start()
+            try:
+                self._pursuit.start()
+            except errors.RouterError:
+                self._router.exchanges.discard(self)
+                raise
         else:
-            self._router.exchanges.add(self)
             seconds = self._table.data.resilience.total_timeout
             limiter.reserve(admitted.caller, self._worst(), seconds=seconds, then=self._limited)
 
@@ -206,10 +210,6 @@ class Exchange:
 
     # What the pursuit tells.
 
-    def begun(self) -> None:
-        """It waits, or is under way."""
-        self._router.exchanges.add(self)
-
     def relay_for(self, current: attempt.Attempt, content_type: bytes) -> relay.Relay:
         """What becomes of a good answer."""
         stores = self._lookup is not None and self._lookup.stores
@@ -222,26 +222,24 @@ class Exchange:
             cache=self._table.data.cache if stores else None,
         )
 
-    def passed(self, data: bytes) -> None:
+    def passed(self, current: attempt.Attempt, data: bytes) -> None:
         """Bytes of a stream: the first ones commit."""
         now = self._last_at = self._router.clock()
         data = heads.chunk(data) if self._request.chunks else data
         if self._stage is Stage.OPEN:
             self._stage = Stage.COMMITTED
             self._first_at = now
-            current = self._current()
             chunks = self._request.chunks
             extra = b"cache-control: no-cache\r\n" + self._served(current.tier.spec)
             close = self._closes() or not chunks
             data = heads.answer(current.status, current.content_type, extra=extra, chunked=chunks, close=close) + data
         self._connection.write(data)
 
-    def done(self) -> None:
+    def done(self, current: attempt.Attempt) -> None:
         """The answer is complete and good: send what is left of it, settle, and let the next request come."""
-        current = self._current()
         if isinstance(current.relay, relay.WholeRelay):
             body = current.relay.body
-            extra = self._served(current.tier.spec, self._bill().cost_usd)
+            extra = self._served(current.tier.spec, self._bill(current).cost_usd)
             head = heads.answer(
                 current.status, current.content_type, extra=extra, length=len(body), close=self._closes()
             )
@@ -251,10 +249,10 @@ class Exchange:
         self._settle(ledger.OK)
         self._connection.finish(close=self._closes() or not self._request.chunks)
 
-    def refused(self, status: int, body: bytes) -> None:
+    def refused(self, current: attempt.Attempt, body: bytes) -> None:
         """The engine finds the request wrong: say so in OpenAI's shape."""
         normalise = messages.normalise_error if self._route.anthropic else answers.normalise_error
-        self._answer_error(status, normalise(status, body))
+        self._answer_error(current.status, normalise(current.status, body))
         self._settle(ledger.CLIENT_ERROR)
         self._connection.finish(close=self._closes())
 
@@ -274,12 +272,6 @@ class Exchange:
         self._connection.finish(close=self._closes())
 
     # Own steps.
-
-    def _current(self) -> attempt.Attempt:
-        """The attempt whose answer is passed on."""
-        assert self._pursuit is not None
-        assert self._pursuit.current is not None
-        return self._pursuit.current
 
     def _is_shed(self) -> bool:
         """Whether the step of the budget that is in force refuses this request."""
@@ -324,7 +316,8 @@ class Exchange:
 
     def _break_off(self, error: errors.RouterError) -> None:
         """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
-        shown = self._current().relay
+        current = self._pursuit.current if self._pursuit is not None else None
+        shown = current.relay if current is not None else None
         self._settle(ledger.FAILED)
         if not isinstance(shown, streams.EventRelay):
             self._connection.abort()
@@ -364,10 +357,9 @@ class Exchange:
     def _closes(self) -> bool:
         return self._router.draining or not self._request.keep_alive
 
-    def _bill(self) -> billing.Bill:
+    def _bill(self, current: attempt.Attempt) -> billing.Bill:
         """Made out once: by then the answer is complete, or over."""
         if self._billed is None:
-            current = self._current()
             self._billed = billing.bill(
                 current.relay,
                 body_bytes=len(self._request.body),
@@ -383,7 +375,7 @@ class Exchange:
         served = pursued.current if pursued is not None else None
         committed = self._stage is Stage.COMMITTED
         # What broke off before its first content is waste, not anybody's bill; and who is refused pays nothing.
-        bill = self._bill() if committed or result == ledger.OK else billing.NOTHING
+        bill = self._bill(served) if served is not None and (committed or result == ledger.OK) else billing.NOTHING
         self._stage = Stage.SETTLED
         router.exchanges.discard(self)
         if self._grant is not None:

@@ -53,19 +53,16 @@ class Process(Protocol):
 class Owner(Protocol):
     """The exchange, as a pursuit sees it. Exactly one of ``done``, ``refused`` and ``gave_up`` ends a pursuit."""
 
-    def begun(self) -> None:
-        """It waits, or is under way: time must be told to it from now on."""
-
     def relay_for(self, current: attempt.Attempt, content_type: bytes) -> relay.Relay:
         """What becomes of a good answer of this type."""
 
-    def passed(self, data: bytes) -> None:
+    def passed(self, current: attempt.Attempt, data: bytes) -> None:
         """Bytes for the client; the first ones commit."""
 
-    def done(self) -> None:
+    def done(self, current: attempt.Attempt) -> None:
         """The answer is complete and good."""
 
-    def refused(self, status: int, body: bytes) -> None:
+    def refused(self, current: attempt.Attempt, body: bytes) -> None:
         """The engine says that the request itself is wrong."""
 
     def gave_up(self, error: errors.RouterError) -> None:
@@ -81,11 +78,19 @@ class Pursuit:
         wasted_usd: cost of attempts that brought nothing.
     """
 
-    __slots__ = (
-        "_admitted", "_fallbacks", "_forwarding", "_owner", "_place", "_process", "_request", "_rival", "_route",
-        "_seat", "_streamed", "_table", "_timer", "_tried", "_wait_until", "_waits_for", "_won", "attempts", "current",
-        "wasted_usd",
-    )  # fmt: skip
+    # As defaults of the class: most requests never set most of them, and one pursuit is made for each.
+    current: attempt.Attempt | None = None
+    attempts: int = 0
+    wasted_usd: float = 0.0
+    _fallbacks: int = 0
+    _place: int | None = None
+    _rival: attempt.Attempt | None = None
+    _seat: waiting_room.Seat | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _tried: tuple[endpoints.Endpoint, ...] = ()
+    _wait_until: float = 0.0
+    _waits_for: compiled.Tier | None = None
+    _won: bool = False
 
     def __init__(
         self,
@@ -106,18 +111,6 @@ class Pursuit:
         self._route = route
         self._forwarding = forwarding.Forwarding(request, route, admitted=admitted, request_id=request_id)
         self._streamed = bool(admitted.envelope.stream)
-        self._place: int | None = None
-        self._tried: list[endpoints.Endpoint] = []
-        self._rival: attempt.Attempt | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._seat: waiting_room.Seat | None = None
-        self._waits_for: compiled.Tier | None = None
-        self._wait_until = 0.0
-        self._won = False
-        self._fallbacks = 0
-        self.current: attempt.Attempt | None = None
-        self.attempts = 0
-        self.wasted_usd = 0.0
 
     def start(self) -> None:
         """Ask the first engine, or wait for one, or give up.
@@ -229,18 +222,19 @@ class Pursuit:
             if self._table.hedges:
                 current.tier.first_bytes.observe(self._process.clock() - current.started_at)
             self._win(current)
-        self._owner.passed(data)
+        self._owner.passed(current, data)
 
     def done(self, current: attempt.Attempt) -> None:
         """A complete and good answer."""
-        if not self._won:
+        if self._rival is not None or self._timer is not None:
             self._win(current)
-        self._owner.done()
+        self._won = True
+        self._owner.done(current)
 
     def refused(self, current: attempt.Attempt, body: bytes) -> None:
         """The engine finds the request wrong; so would every other."""
         self._win(current)
-        self._owner.refused(current.status, body)
+        self._owner.refused(current, body)
 
     def failed(self, current: attempt.Attempt, failure: attempt.Failure) -> None:
         """Ask somebody else, or give up."""
@@ -254,7 +248,7 @@ class Pursuit:
             self._owner.gave_up(failure.error)
             return
         self._waste(current, ledger.FAILED_ATTEMPT)
-        self._tried.append(endpoint)
+        self._tried += (endpoint,)
         if self._rival is not None:
             # The other one is still at it.
             self._count(telemetry.HEDGES, self._rival.endpoint.tier, "failed" if current is self._rival else "rescued")
@@ -314,7 +308,7 @@ class Pursuit:
             )
         if choice is None:
             self._hold(first, otherwise)
-        elif choice[0].room.is_full(choice[1]):
+        elif choice[0].queues and choice[0].room.is_full(choice[1]):
             self._queue(choice[0], otherwise)
         else:
             self._ask(choice)
@@ -322,23 +316,18 @@ class Pursuit:
     def _ask(self, choice: dispatch.Choice) -> None:
         made = self._attempt(choice)
         self.current = made
-        self._owner.begun()
         after = choice[0].first_bytes.hedge_after
         if after < math.inf and self._is_hedged(choice[0]):
             self._timer = self._process.loop.call_later(after, self._hedge)
 
     def _attempt(self, choice: dispatch.Choice) -> attempt.Attempt:
         tier, endpoint = choice
-        data = self._forwarding.to(endpoint, tier.spec.model)
+        data, process = self._forwarding.to(endpoint, tier.spec.model), self._process
         self.attempts += 1
         made = attempt.Attempt(
-            self,
-            choice,
-            resilience=self._table.data.resilience,
-            streamed=self._streamed,
-            clock=self._process.clock,
+            self, choice, resilience=self._table.data.resilience, streamed=self._streamed, clock=process.clock
         )
-        made.start(data, self._process.loop)
+        made.start(data, process.loop)
         return made
 
     # Waiting.
@@ -406,7 +395,6 @@ class Pursuit:
         refusal = tier.room.join(seat, patience=self._wait_until - now, now=now)
         if refusal is None:
             self._seat, self._waits_for = seat, tier
-            self._owner.begun()
         return refusal
 
     def _leave(self) -> None:
@@ -446,7 +434,7 @@ class Pursuit:
         if self._won or self._rival is not None or self._seat is not None or current is None or first is None:
             return
         own = self._admitted.class_.reach.own[first]
-        choice = dispatch.choose(own, self._process.rng, tried=[*self._tried, current.endpoint])
+        choice = dispatch.choose(own, self._process.rng, tried=(*self._tried, current.endpoint))
         if choice is None or choice[0].room.is_full(choice[1]) or not self._withdraw(self._process.clock()):
             return
         self._rival = self._attempt(choice)

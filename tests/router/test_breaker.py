@@ -102,13 +102,12 @@ def test_while_half_open_one_request_at_a_time_finds_out() -> None:
     assert not made.ready
     made.tick(RULES, 10.0)
     assert made.ready
-    made.begin(streamed=False, now=10.0)
+    made.noticed(10.0)
     assert not made.ready
     # The client of the probe left: nothing was found out, and the next request may.
-    made.end(streamed=False)
     made.passed_over(10.5)
     assert made.ready
-    made.begin(streamed=False, now=11.0)
+    made.noticed(11.0)
     made.succeeded(lambda: 11.5)
     assert made.ready
 
@@ -142,7 +141,7 @@ def test_that_nobody_listens_is_a_fact_that_no_cap_spares() -> None:
 
 def test_an_endpoint_whose_streams_bring_nothing_is_stalled_until_they_do() -> None:
     made, rules = engine(), table.Resilience(stall_after=5.0)
-    made.begin(streamed=True, now=0.0)
+    made.expect(0.0)
     made.tick(rules, 5.0)
     assert made.ready
     made.tick(rules, 5.1)
@@ -154,11 +153,11 @@ def test_an_endpoint_whose_streams_bring_nothing_is_stalled_until_they_do() -> N
 
 def test_without_streams_silence_says_nothing() -> None:
     made, rules = engine(), table.Resilience(stall_after=5.0)
-    made.begin(streamed=False, now=0.0)
+    made.in_flight += 1
     made.tick(rules, 500.0)
     assert made.ready
     # A stream that begins now has its own time to bring something.
-    made.begin(streamed=True, now=500.0)
+    made.expect(500.0)
     made.tick(rules, 504.0)
     assert made.ready
 
@@ -182,11 +181,10 @@ def test_whatever_happens_it_gets_another_chance_in_the_end(events: list[str]) -
         if event == "tick":
             made.tick(RULES, now)
         elif event == "begin":
-            made.begin(streamed=False, now=now)
+            made.noticed(now)
             under_way += 1
         elif under_way:
             under_way -= 1
-            made.end(streamed=False)
             made.passed_over(now)
             if event == "good":
                 made.succeeded(lambda: now)  # noqa: B023 (called at once)
@@ -194,8 +192,6 @@ def test_whatever_happens_it_gets_another_chance_in_the_end(events: list[str]) -
                 made.failed(RULES, now, at_once=event == "refused", peers=[made])
     while under_way:
         under_way -= 1
-        made.end(streamed=False)
         made.passed_over(now)
     made.tick(RULES, now + RULES.eject_seconds * breaker.LONGEST)
     assert made.ready
-    assert made.in_flight == 0
