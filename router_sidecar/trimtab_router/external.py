@@ -48,7 +48,7 @@ class Provider:
         self._key = KeyFile(spec.api_key_file) if spec.api_key_file else None
         self._batch_field = b',"service_tier":"%b"' % spec.batch_service_tier.encode() if spec.batch_discount else b""
         rate, tokens_per_minute = spec.max_requests_per_second, spec.max_tokens_per_minute
-        self.requests = before.requests if before is not None else Bucket()
+        self.requests: Bucket = before.requests if before is not None else Bucket()
         self._rate = rate
         self.requests.resize(rate, rate * _BURST_SECONDS)
         self.tokens: Bucket | None = None

@@ -52,15 +52,15 @@ class MessageRelay(streams.EventRelay):
         self._prompt: answers.Usage | None = None
         self._counted: answers.Usage | None = None
 
-    @property  # type: ignore[override]
-    def usage(self) -> answers.Usage | None:
+    @property
+    def usage(self) -> answers.Usage | None:  # type: ignore[override]  # worked out when it is asked for
         """What the engine counted; before its last word, the prompt by its count and the answer by ours."""
         if self._counted is not None or self._prompt is None or not self.committed:
             return self._counted
         return msgspec.structs.replace(self._prompt, output_tokens=max(self._prompt.output_tokens, self.pieces))
 
-    @property  # type: ignore[override]
-    def estimated(self) -> bool:
+    @property
+    def estimated(self) -> bool:  # type: ignore[override]  # likewise
         """Whether the answer is counted by its events."""
         return self._counted is None
 

@@ -237,7 +237,7 @@ class Client:
                         connection.end("refused")
                         raise StoreDownError(f"the store refuses {parts[0].decode()}: {str(reply).partition(' ')[0]}")
         except (OSError, TimeoutError) as error:
-            raise StoreDownError(f"the store can't be reached: {error or 'no answer in time'}") from error
+            raise StoreDownError(f"the store can't be reached: {str(error) or 'no answer in time'}") from error
         return connection
 
     def _fail(self, why: str) -> None:

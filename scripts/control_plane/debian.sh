@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the cluster tests need beside Go and scripts/control_plane/build.sh. Run as root; installs what is missing.
+# Installs the Debian packages that the cluster tests and those of shared limits need beside Go and scripts/control_plane/build.sh. Run as root; installs what is missing.
 # Debian's kubectl (kubernetes-client 1.20) is too old to be of use: build.sh makes the matching one.
 set -euo pipefail
-packages=(iproute2 nftables util-linux openssl hostname prometheus)
+packages=(iproute2 nftables util-linux openssl hostname prometheus redis-server)
 missing=()
 for package in "${packages[@]}"; do
   # shellcheck disable=SC2016 # ${Status} is dpkg-query's own
