@@ -184,6 +184,12 @@ LIMITED = Family(
     "Requests refused because a tenant's limit was reached, by the name of the limit.",
     (POLICY, TENANT, REASON),
 )
+LIMIT_USED = Family(
+    "trimtab_router_limit_used_ratio",
+    Kind.GAUGE,
+    "Share of a tenant's daily or monthly limit that is used or reserved, as this router knows it.",
+    (POLICY, TENANT, REASON),
+)
 STORE_DOWN = Family(
     "trimtab_router_limit_store_down_total",
     Kind.COUNTER,
@@ -198,7 +204,7 @@ ROUTER_FAMILIES = (
     ARRIVALS, ARRIVAL_SQUARES, REQUESTS, INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TTFT, ITL, E2E, SLO_MEASURED,
     SLO_MET, COST_USD, BASELINE_USD, CACHE_SAVED_USD, CACHE_RESULTS, FALLBACKS, EJECTIONS, IN_FLIGHT, HELD, QUEUED,
     QUEUE_SECONDS, SHED, RETRIES_REFUSED, HEDGES, WASTED_USD, COMPLEXITY,
-    TABLE_INFO, TABLE_REJECTED, LIMITED, STORE_DOWN, STORE_WAITING,
+    TABLE_INFO, TABLE_REJECTED, LIMITED, LIMIT_USED, STORE_DOWN, STORE_WAITING,
 )  # fmt: skip
 
 # What the operator exports.

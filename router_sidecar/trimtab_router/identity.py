@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import re
 from asyncio import BaseTransport
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -72,6 +73,11 @@ class Callers:
         }
         self._nobody = Caller("", self._default, self._salt(""))
         self.limits = bool(self._default) or any(each.rules for each in self._by_name.values())
+
+    @property
+    def known(self) -> Iterable[Caller]:
+        """The tenants that the table names."""
+        return self._by_name.values()
 
     def identify(self, headers: dict[bytes, bytes], transport: BaseTransport | None) -> Caller:
         """Who sent these headers.

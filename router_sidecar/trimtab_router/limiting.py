@@ -119,6 +119,18 @@ class Limiter:
         if self._shared is not None:
             await self._shared.close(_CLOSE_SECONDS)
 
+    def shares(self, caller: identity.Caller) -> list[tuple[quotas.Rule, float]]:
+        """What is used of a caller's limits of the day and the month, as shares; as last heard of a shared store."""
+        found, now = [], self._wall_clock()
+        for rule in caller.rules:
+            if rule.kind is quotas.Kind.WINDOW:
+                used = self._local.used(caller.name, rule, now)
+                if self._shared is not None:
+                    number, heard = self._seen.get((caller.name, rule.name), (-1, 0))
+                    used = heard if number == rule.window(now)[0] else 0
+                found.append((rule, used / rule.limit if rule.limit else 1.0))
+        return found
+
     @property
     def waiting(self) -> int:
         """Settlements that the store has not heard of yet."""

@@ -147,7 +147,7 @@ def rules(limits: table.Limits | None) -> tuple[Rule, ...]:
 
 
 def _nano(usd: float | None) -> int | None:
-    return None if usd is None else int(usd * NANO)
+    return None if usd is None else round(usd * NANO)
 
 
 def part(rule: Rule, of: int) -> Rule:

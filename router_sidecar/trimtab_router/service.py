@@ -85,6 +85,7 @@ class Service:
         self.registry.read_gauge(telemetry.HELD, self._read_held)
         self.registry.read_gauge(telemetry.QUEUED, self._read_queued)
         self.registry.read_gauge(telemetry.TABLE_INFO, self._read_table_info)
+        self.registry.read_gauge(telemetry.LIMIT_USED, self._read_limits)
         self.registry.read_gauge(telemetry.STORE_WAITING, self._read_store_waiting)
 
     def epoch_seconds(self) -> int:
@@ -317,6 +318,16 @@ class Service:
             if any(each.ready for each in tier.endpoints) is awake
         }
         return [((table.data.policy, name), float(counts.get(name, 0))) for name in table.tiers]
+
+    def _read_limits(self) -> Iterable[tuple[metrics.Labels, float]]:
+        table = self.tables.current
+        if table is None or table.limiter is None or table.callers is None:
+            return []
+        return [
+            ((table.data.policy, self.registry.tenant_label(caller.name), rule.name), share)
+            for caller in table.callers.known
+            for rule, share in table.limiter.shares(caller)
+        ]
 
     def _read_store_waiting(self) -> Iterable[tuple[metrics.Labels, float]]:
         table, limiters = self.tables.current, self._compiler.limiters

@@ -78,6 +78,8 @@ def test_a_budget_holds_what_was_spent_to_the_billionth(*, streamed: bool) -> No
             # 8 fresh input tokens, 2 cached, 4 output: (8·1000 + 2·500 + 4·2000) billionths of a dollar.
             spent = [limiter._local.used("acme", rule, router.router.epoch_seconds()) for rule in rules]
             assert spent == [3 * 17_000, 3 * 17_000]
+            shown = await router.metric("limit_used_ratio", tenant="acme", reason="usd-per-day")
+            assert shown == pytest.approx(3 * 0.000017 / 0.01)
 
     scene.play(scenario)
 
@@ -436,6 +438,7 @@ def test_the_store_has_the_truth_of_what_was_reserved_there() -> None:
                     while await booked(port, router) != 8 * 17_000:
                         await asyncio.sleep(0.05)
                 assert len(engine.asked) == 8
+                assert 7 * 0.017 <= await router.metric("limit_used_ratio", reason="usd-per-month") < 1
 
     scene.play(scenario)
 
