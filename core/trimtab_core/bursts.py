@@ -68,7 +68,7 @@ def of(
         horizon_seconds: until what is ordered now serves.
         late: share of all requests that may miss their promise.
     """
-    samples = [one for one in history if now - MEMORY_SECONDS <= one[0] <= now and 0 <= one[1] < math.inf]
+    samples = _usable(history, now)
     rates = _rates(samples, window_seconds)
     onsets = _onsets(samples, rates, window_seconds)
     if not onsets:
@@ -82,6 +82,15 @@ def of(
         return None
     waited = LONGER * _longest(samples, onsets, horizon_seconds, late)
     return Bursts(passed, level if now - onsets[-1].at <= waited else 0.0)
+
+
+def _usable(history: Sequence[Sample], now: float) -> list[Sample]:
+    """What is remembered and can be computed with, in rising order of time."""
+    samples: list[Sample] = []
+    for at, value in history:
+        if now - MEMORY_SECONDS <= at <= now and 0 <= value < math.inf and (not samples or at > samples[-1][0]):
+            samples.append((at, value))
+    return samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def scaled_objects(ground: Ground) -> Iterator[Scaling]:
         [*((0.0, floor) for floor in least), (MINIMA[2], 1)], WINDOWS, SHARES
     ):
         settings = {
-            key: keda.KedaSettings(target, down_window_seconds=window) for key, target in ground.targets(share).items()
+            key: keda.KedaSettings(target, down_window_seconds=window, cooldown_seconds=window)
+            for key, target in ground.targets(share).items()
         }
         bounds = ground.bounds(low, MAXIMA[-1], least=floor)
         yield keda.Keda(bounds, settings, shorten=ground.shorten, routing=ground.routing)

@@ -141,6 +141,16 @@ def test_little_movements_are_not_followed() -> None:
     assert feed(settled, engine, loads(30, seed=2)).law == settled.law
 
 
+def test_engines_that_idle_between_bursts_teach_nothing_and_are_watched_on() -> None:
+    engine = Engine(SLOWER)
+    learned = learning.observe(learning.begin(PRIOR), {"a": engine.reading})
+    for sequences, prompts in loads(40):
+        learned = learning.observe(learned, {"a": engine.run(sequences, prompts)}, steady=False)
+
+    assert (learned.samples, learned.law) == (0, None)
+    assert learned.readings["a"] == engine.reading  # so that the first steady interval begins here
+
+
 def test_an_outlier_changes_nothing() -> None:
     engine = Engine(SLOWER)
     settled = feed(learning.begin(PRIOR), engine, loads(30))

@@ -309,6 +309,30 @@ def test_what_engines_count_becomes_the_profile() -> None:
     assert step == pytest.approx(0.060 * (1 - 300 / variant.profile.prefill_tokens_per_second), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("squares", "samples"),
+    [
+        pytest.param(210.0, 28, id="steady arrivals"),  # 10/s in windows of 2 s: (210/10 - 20)·30/29 = 1.03
+        pytest.param(400.0, 0, id="bursts, between which the engine idles"),  # 20.7
+    ],
+)
+def test_engines_are_learned_from_while_work_is_steady(squares: float, samples: int) -> None:
+    variant, taken = ObservedVariant(1, (replica("a"),)), None
+    for number in range(30):
+        now = NOW + 15.0 * number
+        counted = {"arrivals_per_second": 10.0, "arrival_squares_per_second": squares}
+        rates = {name: (telemetry.Answer((POLICY, "default"), value, now),) for name, value in counted.items()}
+        observed = seen(
+            tiers=(tier(),), policies=(policy(),), variant=variant, engines={"a": counters(now - 1.0)}, **rates
+        )
+        taken = take(observed, taken, now)
+
+    assert taken is not None
+    learned = taken.tiers["team/small"].variants[0].learned
+    assert learned is not None
+    assert learned.samples == pytest.approx(samples, abs=1)  # the first cycle knows of no bursts yet
+
+
 def test_what_the_user_wrote_stays_and_the_rest_is_learned() -> None:
     profile = observed_for(30, profile={"itlBase": "70ms"}).tiers["team/small"].variants[0].profile
     assert profile is not None

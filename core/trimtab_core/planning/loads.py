@@ -67,7 +67,8 @@ def _of_class(snapshot: Snapshot, policy: PolicyState, request_class: v1alpha1.R
     if evidence is limits.Evidence.FRESH:
         # A rate over a minute shows a step after a minute, and a ramp half of it late.
         rising = surge.present(history, snapshot.window_seconds, bunched)
-        if known is None or rising > known.level:
+        # What bursts are known to do is believed of those that are like them.
+        if known is None or rising > bursts.ALL_LATE * known.level:
             present, soon = rising, surge.ahead(history, horizon, snapshot.window_seconds, bunched)
     now = present * misses
     # Nothing at all arrives: past errors of the forecast are no demand, or no tier could ever sleep. But what has
