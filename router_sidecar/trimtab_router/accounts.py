@@ -6,6 +6,7 @@ nobody settles gives its amounts back when its time is up, and is still booked i
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 
 import msgspec
@@ -15,6 +16,7 @@ from trimtab_router import quotas
 OPEN_RETRY_SECONDS = 1.0
 """Nobody knows when a request under way ends."""
 _IDLE_ACCOUNTS = 10_000
+_LOOKED_AT = 64
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -119,9 +121,11 @@ class Accounts:
 
     def _make_room(self) -> None:
         """Names can come from anywhere: those without any count in a window and without open requests go first."""
-        for name, account in list(self._accounts.items())[: _IDLE_ACCOUNTS // 10]:
+        for name, account in list(itertools.islice(self._accounts.items(), _LOOKED_AT)):
             if not account.open and not any(window.used for window in account.windows.values()):
                 del self._accounts[name]
+            else:
+                self._accounts.move_to_end(name)
 
     def _expire(self, account: _Account, now: float) -> None:
         """Give back what leaked."""

@@ -324,8 +324,10 @@ class Service:
         if table is None or table.limiter is None or table.callers is None:
             return []
         return [
-            ((table.data.policy, self.registry.tenant_label(caller.name), rule.name), share)
+            ((table.data.policy, label, rule.name), share)
             for caller in table.callers.known
+            for label in (self.registry.tenant_label(caller.name),)
+            if label != telemetry.OTHER  # shares of many do not add up
             for rule, share in table.limiter.shares(caller)
         ]
 

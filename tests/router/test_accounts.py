@@ -111,6 +111,18 @@ def test_a_reservation_that_nobody_settles_is_given_back_and_its_truth_is_still_
     assert made.used("acme", leaked.rules[1], NOON + 61) == 8 * quotas.NANO
 
 
+def test_names_from_anywhere_do_not_fill_the_memory_and_no_spending_is_forgotten() -> None:
+    made, spender = accounts.Accounts(), held("spent", need(1, 1.0))
+    made.reserve(spender, NOON)
+    made.settle(spender, need(1, 1.0), NOON)
+    for at in range(11_000):
+        one = accounts.Held("x", f"name-{at}", spender.rules, spender.windows, quotas.Need(requests=0), NOON + 1)
+        made.reserve(one, NOON)
+        made.settle(one, quotas.Need(requests=0), NOON)
+    assert len(made._accounts) <= 10_064
+    assert made.used("acme", spender.rules[0], NOON) == quotas.NANO
+
+
 def test_what_began_yesterday_is_not_booked_on_today() -> None:
     made = accounts.Accounts()
     late = held("a", need(1000, 9.0))

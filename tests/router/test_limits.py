@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
+import math
 import pathlib
+import random
 import time
 from typing import Any
 
@@ -439,6 +442,56 @@ def test_the_store_has_the_truth_of_what_was_reserved_there() -> None:
                         await asyncio.sleep(0.05)
                 assert len(engine.asked) == 8
                 assert 7 * 0.017 <= await router.metric("limit_used_ratio", reason="usd-per-month") < 1
+
+    scene.play(scenario)
+
+
+@stores.needs_redis
+def test_whatever_happens_to_requests_the_store_and_the_ledgers_agree_and_the_budget_holds() -> None:
+    """Two routers, engines that fail in every way, clients that leave: to the billionth."""
+    rng, limit = random.Random(5), 0.004
+
+    def moody(asked: engines.Asked) -> list[engines.Step]:
+        mood = rng.randrange(6)
+        if mood == 0:
+            return [engines.whole({"error": "x"}, 500)]
+        if mood == 1:
+            return [engines.Reset]
+        if not asked.json().get("stream"):
+            return [0.01, engines.whole(engines.answer())]
+        if mood == 2:
+            return [engines.STREAM_HEAD, *map(engines.frame, engines.pieces()[:2]), 0.01, engines.Close]
+        if mood == 3:
+            return [engines.STREAM_HEAD, *map(engines.frame, engines.pieces()[:3]), engines.Hang]
+        return engines.stream()
+
+    async def client(router: scene.Scene, number: int) -> None:
+        await asyncio.sleep(number % 10 * 0.02)
+        async with await wire.Client.open(router.port) as made:
+            body = wire.chat(stream=number % 3 > 0, max_tokens=20 + number)
+            made.send(wire.request(body, authorization=f"Bearer {KEY}"))
+            with contextlib.suppress(TimeoutError):
+                await made.reply(0.3)
+
+    async def scenario() -> None:
+        with stores.redis() as port:
+            rules = table.Resilience(eject_after=100, max_fallbacks=0, idle_timeout=5.0, first_byte_timeout=5.0)
+            async with scene.engine(moody) as engine:
+                limited = tenants(usd_per_month=limit, tokens_per_minute=10**6, store=redis(port))
+                data = scene.make_table(scene.tier("small", engine.port), tenants=limited, resilience=rules)
+                async with scene.router(data) as one, scene.router(data) as other:
+                    await asyncio.gather(*(client((one, other)[number % 2], number) for number in range(100)))
+                    spent, results = 0, set()
+                    for each in (one, other):
+                        await each.quiet()
+                        for entry in (await each.get("/admin/requests", admin=True)).json()["requests"]:
+                            spent += math.ceil(entry["costUsd"] * quotas.NANO - 1e-6)
+                            results.add(entry["result"])
+                    async with asyncio.timeout(10):
+                        while await booked(port, one) != spent:
+                            await asyncio.sleep(0.1)
+                    assert results >= {"ok", "failed", "cancelled", "limited"}
+                    assert 0 < spent <= limit * quotas.NANO
 
     scene.play(scenario)
 
