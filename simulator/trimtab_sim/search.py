@@ -137,7 +137,8 @@ def _all(  # noqa: PLR0917 (what two ways in have in common)
     bench = _Bench(lab, routing)
     same = routing is routes.BEST and biggest.NAME in names and not biggest.differs(scenario, lab.classes)
     wanted = {baselines.StaticPeak.name if same and name == biggest.NAME else name for name in names}
-    ordered = [name for name in NAMES if name in wanted]
+    # Those with many runs one after the other, or long ones, first.
+    ordered = sorted((name for name in NAMES if name in wanted), key=_GRIDS.keys().__contains__)
     tries = affordable(len(lab.trace), ordered) if tries is None else tries
     probes = [] if baselines.StaticPeak.name in wanted or not wanted & _GRIDS.keys() else [bench.probe()]
     searches = [*probes, *first, *(bench.search(name, tries) for name in ordered)]

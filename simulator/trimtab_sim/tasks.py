@@ -7,10 +7,10 @@ processes there are changes no result.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import multiprocessing
 import pickle
 import signal
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -59,6 +59,7 @@ def _begin(packed: bytes) -> None:
     global _scenario  # noqa: PLW0603 (a worker has one scenario for all its life)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _scenario = pickle.loads(packed)  # noqa: S301 (made by the parent)
+    gc.freeze()  # what lives as long as the worker need not be looked through again and again
 
 
 def _work(task: Task) -> Run:
@@ -72,6 +73,7 @@ class Pool:
     def __init__(self, scenario: world.Scenario, told: Callable[[str], None], workers: int) -> None:
         self._scenario = scenario
         self._told = told
+        self._workers = workers
         self._executor: futures.ProcessPoolExecutor | None = None
         if workers > 1:
             context = multiprocessing.get_context("spawn")  # not forked: progress bars have threads
@@ -86,33 +88,39 @@ class Pool:
             self._executor.shutdown(cancel_futures=True)
 
     def drive(self, searches: Sequence[Search], ready: Callable[[int], bool] = lambda _: True) -> list[Run | None]:
-        """The result of each search. One that is not ready begins when another's run has made it so."""
+        """The result of each search. One that is not ready begins when another's run has made it so.
+
+        The first searches go first whenever a worker is free, so that one which needs many runs, one after the other,
+        doesn't end long after all others.
+        """
         results: list[Run | None] = [None] * len(searches)
-        waiting = deque(range(len(searches)))
+        waiting = list(range(len(searches)))
+        asked: dict[int, Task] = {}
         under_way: dict[futures.Future[Run], int] = {}
 
         def go_on(at: int, run: Run | None) -> None:
-            """Give a search its run, and its next tasks to the workers, or do them here where there are none."""
-            while (task := _next(searches[at], run, results, at)) is not None:
-                future = self._submit(task)
-                if future is not None:
-                    under_way[future] = at
-                    return
-                run = task.run(self._scenario)
+            """Give a search its run, and note what it asks for next."""
+            task = _next(searches[at], run, results, at)
+            if task is not None:
+                asked[at] = task
 
-        while waiting or under_way:
+        while waiting or asked or under_way:
             for at in [at for at in waiting if ready(at)]:
                 waiting.remove(at)
                 go_on(at, None)
+            while asked and len(under_way) < self._workers:
+                first = min(asked)
+                task = asked.pop(first)
+                self._told(f"{task.controller.name}: {task.controller.settings}")
+                if self._executor is None:
+                    go_on(first, task.run(self._scenario))
+                    break
+                under_way[self._executor.submit(_work, task)] = first
             if under_way:
                 done, _ = futures.wait(under_way, return_when=futures.FIRST_COMPLETED)
                 for future in sorted(done, key=under_way.__getitem__):
                     go_on(under_way.pop(future), future.result())
         return results
-
-    def _submit(self, task: Task) -> futures.Future[Run] | None:
-        self._told(f"{task.controller.name}: {task.controller.settings}")
-        return self._executor.submit(_work, task) if self._executor is not None else None
 
 
 def _next(search: Search, run: Run | None, results: list[Run | None], at: int) -> Task | None:
