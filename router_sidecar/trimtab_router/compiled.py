@@ -24,6 +24,9 @@ from trimtab_router import (
 )
 
 
+Ring = affinity.Ring[endpoints.Endpoint]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tier:
     """A tier with its live endpoints, and what this router has learned of it.
@@ -37,7 +40,7 @@ class Tier:
 
     spec: table.Tier
     endpoints: list[endpoints.Endpoint]
-    ring: affinity.Ring[endpoints.Endpoint] | None
+    ring: Ring | None
     room: waiting_room.WaitingRoom
     first_bytes: first_bytes.FirstBytes
     queues: bool
@@ -190,7 +193,12 @@ class Compiler:
             if known.store == store:
                 return known
         made = limiting.Limiter(
-            store, data.policy, registry=self._registry, clock=self._clock, wall_clock=self._wall_clock
+            store,
+            data.policy,
+            registry=self._registry,
+            clock=self._clock,
+            wall_clock=self._wall_clock,
+            trust=self._directory.trust,
         )
         self.limiters.append(made)
         return made

@@ -213,7 +213,7 @@ class Directory:
     """
 
     def __init__(self, trust: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> None:
-        self._trust = trust
+        self.trust = trust
         self._known: dict[tuple[str, str, str], Endpoint] = {}
 
     def update(self, tiers: list[table.Tier], now: float) -> dict[str, list[Endpoint]]:
@@ -234,7 +234,7 @@ class Directory:
                 wanted[key] = _Wanted(known, each.state, max(1.0, each.capacity), known.head, each.kv_usage)
             if tier.external is not None:
                 key = (tier.name, "external", tier.external.base_url)
-                wanted[key] = _external(tier.name, tier.external, self._known.get(key), trust=self._trust)
+                wanted[key] = _external(tier.name, tier.external, self._known.get(key), trust=self.trust)
         for key, gone in self._known.items():
             if key not in wanted:
                 gone.state, gone.ready = "Draining", False

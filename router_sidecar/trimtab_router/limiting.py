@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 import secrets
+import ssl
 from collections.abc import Callable, Iterable
 
 from trimtab_core import telemetry
@@ -64,6 +65,7 @@ class Limiter:
         registry: for counts of what is refused.
         clock: monotonic seconds.
         wall_clock: epoch seconds: budgets follow the calendar.
+        trust: makes what a store behind TLS is checked by.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Limiter:
         registry: metrics.Registry,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         self.store = store
         self._policy = policy
@@ -82,7 +85,9 @@ class Limiter:
         self._local = accounts.Accounts()
         self._shared = None
         if store.kind == "Redis":
-            self._shared = shared_accounts.SharedAccounts(store, policy, clock=clock, wall_clock=wall_clock)
+            self._shared = shared_accounts.SharedAccounts(
+                store, policy, clock=clock, wall_clock=wall_clock, trust=trust
+            )
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
         self._prefix = secrets.token_hex(8)
         self._count = 0

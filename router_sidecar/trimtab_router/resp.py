@@ -34,12 +34,13 @@ class Address:
     """Where a server is and how it is entered.
 
     Attributes:
+        tls: what the server is checked by; None for a plain connection.
         setup: commands sent at the start of every connection, such as AUTH and SELECT.
     """
 
     host: str
     port: int
-    tls: bool = False
+    tls: ssl.SSLContext | None = None
     setup: tuple[tuple[bytes, ...], ...] = ()
 
 
@@ -228,9 +229,8 @@ class Client:
         try:
             address = self._address()
             loop = asyncio.get_running_loop()
-            context = ssl.create_default_context() if address.tls else None
             async with asyncio.timeout(self._timeout):
-                _, connection = await loop.create_connection(_Connection, address.host, address.port, ssl=context)
+                _, connection = await loop.create_connection(_Connection, address.host, address.port, ssl=address.tls)
                 for parts in address.setup:
                     reply = await connection.send(parts, loop)
                     if isinstance(reply, ServerError):

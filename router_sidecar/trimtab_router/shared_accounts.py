@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable
 from importlib import resources
@@ -46,10 +47,17 @@ class SharedAccounts:
         scope: what tells its keys apart from others', such as the policy.
         clock: monotonic seconds.
         wall_clock: epoch seconds of this machine.
+        trust: makes what a server behind TLS is checked by.
     """
 
     def __init__(
-        self, store: table.Store, scope: str, *, clock: Callable[[], float], wall_clock: Callable[[], float]
+        self,
+        store: table.Store,
+        scope: str,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         self._store = store
         self._scope = scope
@@ -57,7 +65,7 @@ class SharedAccounts:
         self._ahead: float | None = None
         self._asked_at = 0.0
         self._digest = b""
-        self._client = resp.Client(lambda: _address(store), store.timeout_seconds, clock=clock)
+        self._client = resp.Client(lambda: _address(store, trust), store.timeout_seconds, clock=clock)
         self._backlog: deque[Settlement] = deque()
         self._worker: asyncio.Task[None] | None = None
         self.lost = 0
@@ -189,7 +197,7 @@ def _refused(error: resp.ServerError) -> resp.StoreDownError:
     return resp.StoreDownError(f"the store refuses: {str(error)[:120]}")
 
 
-def _address(store: table.Store) -> resp.Address:
+def _address(store: table.Store, trust: Callable[[], ssl.SSLContext]) -> resp.Address:
     """Where the server is; its password is read for every connection, as it may have changed."""
     host, port = endpoints.parse_address(store.address)
     setup: list[tuple[bytes, ...]] = []
@@ -198,4 +206,4 @@ def _address(store: table.Store) -> resp.Address:
         setup.append((b"AUTH", *((store.username.encode(),) if store.username else ()), password))
     if store.database:
         setup.append((b"SELECT", b"%d" % store.database))
-    return resp.Address(host, port, store.tls, tuple(setup))
+    return resp.Address(host, port, trust() if store.tls else None, tuple(setup))

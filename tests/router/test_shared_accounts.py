@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 import random
 import time
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from trimtab_core.routing import table
 from trimtab_router import accounts, quotas, resp, shared_accounts
 
-from . import scene, stores
+from . import scene, stores, test_tls
 from .test_accounts import LIMITS, NOON, held, need
 
 pytestmark = stores.needs_redis
@@ -160,6 +161,33 @@ def test_a_password_is_needed_where_there_is_one_and_never_told(tmp_path: object
             await asyncio.sleep(0.3)
             assert (await there.reserve(held("a", need()), 600.0)).denied is None
             await there.close(1.0)
+
+    scene.play(scenario)
+
+
+@pytest.mark.skipif(test_tls.OPENSSL is None, reason="certificates are made with openssl")
+def test_a_store_behind_tls_must_be_who_it_says(tmp_path: pathlib.Path) -> None:
+    certificate, key = test_tls.make_certificate(tmp_path, "limits")
+    other, _ = test_tls.make_certificate(tmp_path, "other")
+
+    async def scenario() -> None:
+        port = scene.closed_port()
+        files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+        with stores.redis(scene.closed_port(), "--tls-port", str(port), *files):
+            stores.wait_for(port)
+            store = table.Store("Redis", f"localhost:{port}", tls=True, timeout_seconds=2.0)
+            for trusted, serves in ((certificate, True), (other, False)):
+                there = shared_accounts.SharedAccounts(
+                    store, "ns/chat", clock=time.monotonic, wall_clock=time.time,
+                    trust=lambda trusted=trusted: test_tls.believing(trusted),
+                )  # fmt: skip
+                if serves:
+                    assert (await there.reserve(held("a", need()), 600.0)).denied is None
+                else:
+                    with pytest.raises(resp.StoreDownError, match="can't be reached"):
+                        await there.reserve(held("b", need()), 600.0)
+                await there.close(1.0)
+                await asyncio.sleep(0.05)
 
     scene.play(scenario)
 
