@@ -23,7 +23,6 @@ from trimtab_router import (
     waiting_room,
 )
 
-
 Ring = affinity.Ring[endpoints.Endpoint]
 
 
