@@ -43,6 +43,13 @@ class Usage(msgspec.Struct):
     cache_creation_input_tokens: int | None = None
 
     @property
+    def counts(self) -> tuple[int, int, int]:
+        """Prompt tokens, those of them that were cached, and tokens generated: all that a bill needs."""
+        details = self.prompt_tokens_details or self.input_tokens_details
+        cached = (details.cached_tokens or 0) if details is not None else 0
+        return self.prompt_tokens or self.input_tokens, cached, self.completion_tokens or self.output_tokens
+
+    @property
     def tokens_in(self) -> int:
         """Prompt tokens, cached ones included; messages count them apart."""
         cached = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)

@@ -59,7 +59,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
         return NOTHING
     usage = answer.usage
     if usage is not None:
-        inputs, cached, outputs = usage.tokens_in, usage.tokens_cached, usage.tokens_out
+        inputs, cached, outputs = usage.counts
     elif answer.committed or answer.ended:
         inputs, cached, outputs = body_bytes // CHARS_PER_TOKEN, 0, answer.pieces
     else:

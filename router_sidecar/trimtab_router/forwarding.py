@@ -23,7 +23,8 @@ class Forwarding:
     ) -> None:
         self._request, self._route, self._admitted = request, route, admitted
         self._request_id = request_id.encode()
-        self._body, self._model, self._extra = request.body, "", b""
+        self._body: openai.Pieces = (request.body,)
+        self._model, self._extra = "", b""
 
     def to(self, endpoint: endpoints.Endpoint, model: str) -> bytes:
         """The whole request for an endpoint that serves ``model``.
@@ -40,13 +41,16 @@ class Forwarding:
             if external is not None:
                 model = external.models.get(admitted.envelope.model, model)
             if self._model != model or self._extra != extra:
-                self._body = openai.rewrite(
+                self._body = openai.pieces(
                     request.body, admitted.envelope, model=model, want_usage=route.asks_usage, extra=extra
                 )
                 self._model, self._extra = model, extra
         kind = heads.JSON
         if route.shape is routes.Shape.OTHER:
             kind = request.headers.get(b"content-type", heads.JSON)
+        length = 0
+        for piece in self._body:
+            length += len(piece)
         return b"".join(
             (
                 request.method,
@@ -58,7 +62,7 @@ class Forwarding:
                 endpoint.head,
                 heads.forwarded(request.headers),
                 b"x-request-id: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
-                % (self._request_id, kind, len(self._body)),
-                self._body,
+                % (self._request_id, kind, length),
+                *self._body,
             )
         )

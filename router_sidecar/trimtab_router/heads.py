@@ -13,6 +13,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 FORWARDED = (b"traceparent", b"tracestate", b"openai-beta", b"accept-language", b"anthropic-version", b"anthropic-beta")
 """Client headers that engines get; all others stay here, above all cookies, keys and X-Trimtab-*."""
+_FORWARDED = frozenset(FORWARDED)
 
 
 def status_line(status: int) -> bytes:
@@ -71,5 +72,7 @@ def served(
 
 def forwarded(headers: dict[bytes, bytes]) -> bytes:
     """Header lines of those client headers that engines get."""
+    if _FORWARDED.isdisjoint(headers):
+        return b""
     lines = [b"%b: %b\r\n" % (name, headers[name]) for name in FORWARDED if name in headers]
     return b"".join(lines)

@@ -117,6 +117,8 @@ _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
 _INCLUDE_USAGE = b',"stream_options":{"include_usage":true}'
+_LONG_BYTES = 16 << 10
+"""Beyond it a copy costs more than a view does."""
 _CERTAIN_OFFSET = 3
 """A match this near to the start is the first key of the top level: ``{ "model"``."""
 
@@ -202,8 +204,16 @@ def prompts_in(body: bytes) -> int:
     return len(items) if items and bytes(items[0])[:1] in (b'"', b"[") else 1
 
 
+Pieces = tuple[bytes | memoryview, ...]
+
+
 def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, extra: bytes = b"") -> bytes:
-    """The body for an engine: its model name, and usage asked for on streams.
+    """The body for an engine in one; see ``pieces``."""
+    return b"".join(pieces(body, envelope, model=model, want_usage=want_usage, extra=extra))
+
+
+def pieces(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, extra: bytes = b"") -> Pieces:
+    """The body for an engine: its model name, and usage asked for on streams. In pieces, so that it is copied once.
 
     Args:
         body: as the client sent it.
@@ -217,18 +227,20 @@ def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, ex
     found = _MODEL.search(body)
     doubled = bool(extra) and envelope.cache_salt is not _NONE
     if found is None or found[1].decode() != envelope.model or (add_usage and options is not _ABSENT) or doubled:
-        return _rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra)
+        return (_rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra),)
     start, end = found.span(1)
+    view = memoryview(body) if len(body) > _LONG_BYTES else body
+    spliced: Pieces
     if add_usage or extra:
         brace = body.rindex(b"}")
         added = _INCLUDE_USAGE + extra if add_usage else extra
-        spliced = b"".join((body[:start], model.encode(), body[end:brace], added, body[brace:]))
+        spliced = (view[:start], model.encode(), view[end:brace], added, view[brace:])
     else:
-        spliced = b"".join((body[:start], model.encode(), body[end:]))
+        spliced = (view[:start], model.encode(), view[end:])
     # No body has two models at the top, see ``read``: the first key is the one.
-    if found.start() < _CERTAIN_OFFSET or _is_as_wanted(spliced, envelope, model=model, add_usage=add_usage):
+    if found.start() < _CERTAIN_OFFSET or _is_as_wanted(b"".join(spliced), envelope, model=model, add_usage=add_usage):
         return spliced
-    return _rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra)
+    return (_rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra),)
 
 
 def _is_as_wanted(body: bytes, envelope: Envelope, *, model: str, add_usage: bool) -> bool:

@@ -22,6 +22,9 @@ log = logging.getLogger("trimtab.router")
 _AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 """What comes before the path in the absolute form of a target (RFC 9112, section 3.2.2); it chooses nothing here."""
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_MOST_HOSTS = 64
+_good_hosts: set[bytes] = set()
+"""Values seen to be valid: most clients say the same."""
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 4 << 20
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -64,8 +67,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_acceptor", "_bad", "_body", "_body_bytes", "_building", "_choked", "_expects", "_head_bytes", "_head_read",
-        "_headers", "_in_body", "_lingered", "_parser", "_paused", "_queue", "_repeated", "_url", "busy", "closing",
-        "exchange", "idle_since", "transport",
+        "_headers", "_in_body", "_lingered", "_parser", "_paused", "_queue", "_reading", "_repeated", "_url", "busy",
+        "closing", "exchange", "idle_since", "transport",
     )  # fmt: skip
 
     def __init__(self, acceptor: Acceptor) -> None:
@@ -77,7 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._repeated: tuple[bytes, ...] = ()
         self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = self._head_read = 0
+        self._body_bytes = self._head_bytes = self._head_read = self._reading = 0
         self._in_body = self._paused = self._choked = self._expects = False
         self._bad: errors.RouterError | None = None
         self._lingered = -1
@@ -124,6 +127,7 @@ class ClientConnection(asyncio.Protocol):
         if self._lingered >= 0:
             self._linger(len(data))
             return
+        self._reading = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -165,13 +169,12 @@ class ClientConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Collect the target."""
         self._url += url
-        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the header; note repeated ones."""
-        self._head_bytes += len(name) + len(value)
         if self._in_body:
             # A trailer. Nothing that it says may count as said in the head.
+            self._head_bytes += len(name) + len(value)
             if self._head_bytes > self._acceptor.limits.head_bytes:
                 self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
             return
@@ -179,6 +182,7 @@ class ClientConnection(asyncio.Protocol):
         headers = self._headers
         if name in headers:
             self._repeated += (name,)
+            self._head_bytes += len(name) + len(value)
         else:
             headers[name] = value
 
@@ -188,12 +192,15 @@ class ClientConnection(asyncio.Protocol):
         assert building is not None
         building.headers, building.repeated = headers, self._repeated
         self._in_body = True
-        limits = self._acceptor.limits
+        limits, length = self._acceptor.limits, headers.get(b"content-length", b"0")
+        if self._head_read + self._reading > limits.head_bytes:
+            # All that was read may be more than the head: only now it pays to count.
+            self._head_bytes += len(self._url) + sum(len(name) + len(value) for name, value in headers.items())
         if self._head_bytes > limits.head_bytes:
             self._bad = self._bad or errors.HeadTooLarge(self._head_limit())
-        elif int(headers.get(b"content-length", b"0")) > limits.body_bytes:
+        elif int(length) > limits.body_bytes:
             self._bad = self._bad or errors.BodyTooLarge(self._body_limit())
-        elif b"host" not in headers or b"host" in self._repeated or not _HOST.fullmatch(headers[b"host"]):
+        elif headers.get(b"host") not in _good_hosts or self._repeated:
             self._judge_host()
         if b"transfer-encoding" in headers:
             self._judge_coding(headers[b"transfer-encoding"])
@@ -202,9 +209,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _judge_host(self) -> None:
         """RFC 9112, section 3.2: one Host that is a valid one; only HTTP/1.0 may leave it out."""
-        if b"host" in self._headers or self._parser.get_http_version() != "1.0":
-            why = "exactly one valid Host header is needed"
-            self._bad = self._bad or errors.Malformed(why, param="host")
+        host = self._headers.get(b"host")
+        if host is None and self._parser.get_http_version() == "1.0":
+            return
+        if host is None or b"host" in self._repeated or not _HOST.fullmatch(host):
+            self._bad = self._bad or errors.Malformed("exactly one valid Host header is needed", param="host")
+        elif len(_good_hosts) < _MOST_HOSTS:
+            _good_hosts.add(host)
 
     def _judge_coding(self, coding: bytes) -> None:
         """RFC 9112, section 6.1. The parser has refused a content-length beside it; or will, after this."""
