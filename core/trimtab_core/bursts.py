@@ -104,12 +104,14 @@ class _Onset:
 
 def _rates(samples: Sequence[Sample], window: float) -> list[float]:
     """How dense arrivals were at each sample: within a burst, they are no more bunched than by chance."""
+    values = [value for _, value in samples]
     found: list[float] = []
     first = 0
     for index, (at, value) in enumerate(samples):
         while samples[first][0] < at - 2.0 * window:
             first += 1
-        rises = index > first and value > samples[index - 1][1]
+        # Asked of few: most samples are no rise at all.
+        rises = index > first and value >= surge.GROWTH * min(values[first:index])
         found.append(surge.present(samples[first : index + 1], window) if rises else value)
     return found
 
