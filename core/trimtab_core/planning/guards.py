@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from trimtab_core import economics, units
-from trimtab_core.planning import cost, limits, weight_limits
+from trimtab_core.planning import cost, limits, rises, weight_limits
 from trimtab_core.planning.plan import Code, Plan, Reason, VariantKey
 from trimtab_core.snapshot import ClassName, PolicyKey, PolicyState, Snapshot, TierKey, TierState, VariantState, Weights
 
@@ -125,9 +125,13 @@ def keep_carrying(plan: Plan, snapshot: Snapshot) -> Plan:
     """No replica goes while those that would stay can't carry today's demand at the weights in force.
 
     The optimiser plans replicas for the weights that it wants; those are reached step by step, and until then the
-    tier that loses share still needs what it has.
+    tier that loses share still needs what it has. What rose lately is taken to rise on for as long as a replica that is
+    bought again would be paid for: giving it back sooner saves nothing.
     """
-    demands = cost.tier_demands(snapshot)
+    demands = {
+        key: dataclasses.replace(found, requests_per_second=found.requests_per_second * rises.factor(snapshot, key))
+        for key, found in cost.tier_demands(snapshot).items()
+    }
     short = {
         key: limits.shortfall(tier, demands[key], _kept(plan, tier, snapshot)) for key, tier in snapshot.tiers.items()
     }

@@ -16,7 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab_core import losses, units, waves
-from trimtab_core.planning import cost, explain, headroom, inputs, limits, problem, program, quality_debt, spot_cover
+from trimtab_core.planning import (
+    cost,
+    explain,
+    headroom,
+    inputs,
+    limits,
+    problem,
+    program,
+    quality_debt,
+    spot_cover,
+    swaps,
+)
 from trimtab_core.planning.plan import (
     Alternative,
     Basis,
@@ -103,6 +114,7 @@ def _question(view: problem.View, part: problem.Part) -> _Question:
         state.append(view.evidence.get(key, (limits.Evidence.FRESH,))[0])
         numbers.append(tier.utilisation)
         state.append(spot_cover.needed(tier, cost.attainment(snapshot, tier), snapshot.now) is None)
+        state.append(swaps.unsettled(snapshot, tier))
         state += [_variant_state(tier, variant, snapshot.now) for variant in tier.variants]
         for variant in tier.variants:
             numbers.append(variant.price.usd_per_hour if variant.price is not None else -1.0)
@@ -133,6 +145,7 @@ def _variant_state(tier: TierState, variant: VariantState, now: float) -> tuple[
         limits.blocked(variant, now),
         limits.doubtful(variant, now),
         *(limits.wait_seconds(tier, variant, now, to_zero=to_zero) > 0 for to_zero in (False, True)),
+        limits.wait_seconds(tier, variant, now, to_zero=False) <= limits.startup_seconds(variant),
         hold.code if hold is not None else "",
         variant.price is None,
         variant.profile is None,
@@ -163,18 +176,21 @@ def _solve(asked: _Asked, question: _Question) -> Basis:
     found = program.solve(asked.component, asked.settings, program.Goal(start=start))
     if found is None:
         chosen, source = _fallback(asked), Source.PREVIOUS if asked.previous is not None else Source.FLOOR
+        counts = chosen.replicas
     else:
         source = Source.OPTIMAL if found.proven else Source.TIME_LIMIT
         chosen = explain.Chosen(
             asked.component, asked.settings, found.replicas, found.weights, found.weights, found.broken
         )
-        chosen = dataclasses.replace(chosen, weights=_for_now(asked, chosen))
+        counts = swaps.due(asked.snapshot, asked.component, found.replicas)
+        weights = _for_now(asked, dataclasses.replace(chosen, replicas=counts))
+        chosen = dataclasses.replace(chosen, weights=weights)
     return Basis(
         question.part,
         question.specs,
         question.state,
         question.numbers,
-        chosen.replicas,
+        counts,
         chosen.weights,
         source,
         explain.prediction(chosen),

@@ -370,7 +370,10 @@ def test_spot_pools_of_one_price_share_alike() -> None:
 )
 def test_what_has_become_dearer_is_left_if_that_pays(dear: float, expected: tuple[int, int]) -> None:
     """Two of three replicas run on what now costs more: a swap costs 120 of 900 seconds of the new one's price, 13 %."""
-    small = fleets.tier("small", "0.6", fleets.variant(ready=2, usd=dear), fleets.variant("other", ready=1, usd=1.0))
+    due = VariantMemory(fewer_since=NOW - 200)  # of 300 seconds: what is ordered now serves when it may go
+    small = fleets.tier(
+        "small", "0.6", fleets.variant(ready=2, usd=dear, memory=due), fleets.variant("other", ready=1, usd=1.0)
+    )
     chat = fleets.policy("chat", ("small",), {"all": fleets.traffic(2.4 * LOAD)})
     plan = optimizer.optimize(fleets.snapshot((small,), (chat,)))
     assert (plan.replicas[key("small")], plan.replicas[key("small", "other")]) == expected
