@@ -40,7 +40,7 @@ LONGER = 2.0
 no more is ever paid for a pause that doesn't end than twice what one that did has cost."""
 BELIEVED = 0.75
 """Share of bursts, with one more that stays, that must have been over before replicas for them could have served:
-three of three, eight of nine... What has never been seen to end is never taken to."""
+three of three, six of seven... What has never been seen to end is never taken to."""
 
 
 @dataclass(frozen=True, slots=True)
