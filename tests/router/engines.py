@@ -67,6 +67,11 @@ class Engine:
             writer.transport.abort()
         await asyncio.sleep(0)
 
+    @property
+    def open_connections(self) -> int:
+        """Connections that have not ended yet."""
+        return len(self._writers)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
