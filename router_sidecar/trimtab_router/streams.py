@@ -19,6 +19,8 @@ _MARKS = (b'"error"', b"[DONE]", b'"abort"', *_USAGE, b'"finish_reason":"', b'"f
 _GOES_ON = b'"finish_reason":null'
 """What every chunk between the first and the last holds once, if its writer leaves no blanks, as vLLM and OpenAI do."""
 
+_ONE_EVENT_BYTES = 4096
+
 Price = Callable[[answers.Usage], float]
 
 
@@ -143,6 +145,26 @@ class ChoiceRelay(EventRelay):
         self._price = price
         self._tells = False
         self._sure = self._sure_events = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes. Most reads are one event that goes on; for them this is all that is done."""
+        if (
+            self._tells
+            and self.committed
+            and len(data) < _ONE_EVENT_BYTES
+            and not self._splitter.rest
+            and self.kept is None
+            and data.endswith(sse.END)
+            and data.count(b"\n") == len(sse.END)
+            and data.count(_GOES_ON) == 1
+            and _USAGE[0] not in data
+            and b"\r" not in data
+            and not self.ended
+            and not self.failure
+        ):
+            self.pieces += 1
+            return data
+        return super().feed(data)
 
     def first_mark(self, block: bytes) -> int:
         """Ends, usage and errors; the words in a text are escaped and cost no more than a closer look."""
