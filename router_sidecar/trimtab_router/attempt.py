@@ -70,8 +70,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_clock", "_connection", "_data", "_loop", "_open", "_owner", "_paused", "_resilience", "_retry_after",
-        "_streamed", "_task", "content_type", "endpoint", "relay", "sent", "started_at", "status", "tier",
+        "_clock", "_connection", "_data", "_flows", "_loop", "_open", "_owner", "_paused", "_resilience",
+        "_retry_after", "_streamed", "_task", "content_type", "endpoint", "relay", "sent", "started_at", "status", "tier",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +90,7 @@ class Attempt:
         self._connection: upstream.UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._data = b""
-        self._open = self._paused = self.sent = False
+        self._open = self._paused = self._flows = self.sent = False
         self._streamed = streamed
         self._retry_after = b""
         self.relay: relay.Relay | None = None
@@ -107,7 +107,7 @@ class Attempt:
         endpoint = self.endpoint
         endpoint.in_flight += 1
         if self._streamed:
-            endpoint.expect(now)
+            endpoint.expect(now, first=True)
         if endpoint.external is not None or endpoint.breaker.state is not breaker.State.CLOSED:
             endpoint.noticed(now)
         connection = endpoint.pool.take(now)
@@ -138,13 +138,21 @@ class Attempt:
             Failure(reason, errors.UpstreamTimeout(f"the engine did not answer in time ({reason})"), at_once=at_once)
         )
 
+    def flows(self) -> None:
+        """Content has come: from now on its engine should bring more of it all the time."""
+        if self._streamed and not self._flows:
+            if self._open and not self._paused:
+                self.endpoint.excuse(first=True)
+                self.endpoint.expect(self._clock())
+            self._flows = True
+
     def pause(self) -> None:
         """The client is slow: read no more. That nothing comes now is no fault of the endpoint."""
         if self._connection is not None:
             self._connection.pause()
             if self._streamed and not self._paused:
                 self._paused = True
-                self.endpoint.streams -= 1
+                self.endpoint.excuse(first=not self._flows)
 
     def resume(self) -> None:
         """The client has caught up."""
@@ -152,7 +160,7 @@ class Attempt:
             self._connection.resume()
             if self._paused:
                 self._paused = False
-                self.endpoint.expect(self._clock())
+                self.endpoint.expect(self._clock(), first=not self._flows)
 
     # What the connection reports.
 
@@ -269,7 +277,7 @@ class Attempt:
             endpoint = self.endpoint
             endpoint.in_flight -= 1
             if self._streamed and not self._paused:
-                endpoint.streams -= 1
+                endpoint.excuse(first=not self._flows)
             if endpoint.freed is not None:
                 endpoint.freed()
 

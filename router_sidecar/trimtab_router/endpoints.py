@@ -16,6 +16,9 @@ from trimtab_core.routing import filters, scorers, table
 from trimtab_router import breaker, upstream
 from trimtab_router import external as providers
 
+_PATIENCE = 0.25
+"""Part of the time limit of a first byte after which an endpoint that brings nothing at all gets no more requests."""
+
 EXTERNAL_CAPACITY = 1e6
 """A provider limits requests by its own rules, not by running sequences."""
 
@@ -31,10 +34,11 @@ class Endpoint:
         ready: it gets new requests; see ``filters.admits``.
         penalty: see ``scorers.penalty``.
         in_flight: requests under way through this router.
-        streams: those of them that should bring bytes now: streamed, and their clients keep up.
+        streams: those of them that should bring bytes now: under way to a client that keeps up.
+        awaited: those that should bring a first byte of a stream.
         beats: reads that brought bytes of any answer; what moves is alive.
         moved_at: monotonic seconds when it last brought bytes, or began to have streams under way; to the tick.
-        stalled: streams are under way, and nothing of them has come for too long.
+        stalled: streams are under way or awaited, and nothing of anything has come for too long.
         busy_until: monotonic seconds; what it asked for when it was full.
         breaker: what its answers say of it.
         freed: to be called when it has room again; None while nobody waits.
@@ -45,9 +49,9 @@ class Endpoint:
     """
 
     __slots__ = (
-        "_beats_seen", "base_path", "beats", "breaker", "busy_until", "capacity", "external", "freed", "head", "host",
-        "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state", "streams",
-        "tier", "tls",
+        "_beats_seen", "awaited", "base_path", "beats", "breaker", "busy_until", "capacity", "external", "freed", "head",
+        "host", "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state",
+        "streams", "tier", "tls",
     )  # fmt: skip
 
     def __init__(self, tier: str, name: str, address: tuple[str, int]) -> None:
@@ -58,7 +62,7 @@ class Endpoint:
         self.state: table.EndpointState = "Ready"
         self.capacity = 1.0
         self.kv_usage = self.penalty = 0.0
-        self.in_flight = self.streams = self.beats = self._beats_seen = 0
+        self.in_flight = self.streams = self.awaited = self.beats = self._beats_seen = 0
         self.moved_at = self.busy_until = 0.0
         self.stalled = False
         self.breaker = breaker.Breaker()
@@ -77,11 +81,21 @@ class Endpoint:
         if self.external is not None:
             self.pace(self.external.sent(now), now)
 
-    def expect(self, now: float) -> None:
-        """One more stream should bring bytes from now on."""
-        if self.streams == 0:
+    def expect(self, now: float, *, first: bool = False) -> None:
+        """One more stream should bring bytes from now on, or its first one."""
+        if self.streams + self.awaited == 0:
             self.moved_at = now
-        self.streams += 1
+        if first:
+            self.awaited += 1
+        else:
+            self.streams += 1
+
+    def excuse(self, *, first: bool) -> None:
+        """One stream less should bring bytes, or its first one."""
+        if first:
+            self.awaited -= 1
+        else:
+            self.streams -= 1
 
     def succeeded(self, clock: Callable[[], float]) -> None:
         """It answered: whatever it failed before is forgotten."""
@@ -141,7 +155,11 @@ class Endpoint:
         """Look whether it moves, and let its breaker's time pass."""
         if self.beats != self._beats_seen:
             self._beats_seen, self.moved_at = self.beats, now
-        stalled = self.streams > 0 and now - self.moved_at > rules.stall_after
+        silent = now - self.moved_at
+        # Tokens follow each other closely; a first one may be long in coming, while a long prompt is read.
+        stalled = (self.streams > 0 and silent > rules.stall_after) or (
+            self.awaited > 0 and silent > max(rules.stall_after, _PATIENCE * rules.first_byte_timeout)
+        )
         changed = self.breaker.tick(rules, now)
         if self.breaker.state is not breaker.State.CLOSED or self.penalty:
             self.penalty = self._penalty(rules, now)

@@ -139,9 +139,7 @@ class Pursuit:
 
     def close(self) -> None:
         """The exchange has ended. Parts that know each other are parted, so that they are freed at once."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         self.current = None
 
     def pause(self) -> None:
@@ -222,6 +220,7 @@ class Pursuit:
             if self._table.hedges:
                 current.tier.first_bytes.observe(self._process.clock() - current.started_at)
             self._win(current)
+            current.flows()
         self._owner.passed(current, data)
 
     def done(self, current: attempt.Attempt) -> None:
@@ -247,6 +246,7 @@ class Pursuit:
         if self._won:
             self._owner.gave_up(failure.error)
             return
+        self._cancel_timer()
         self._waste(current, ledger.FAILED_ATTEMPT)
         self._tried += (endpoint,)
         if self._rival is not None:
@@ -442,9 +442,7 @@ class Pursuit:
     def _win(self, winner: attempt.Attempt) -> None:
         """This attempt's answer counts; another one under way is broken off."""
         self._won = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         if self._rival is not None:
             assert self.current is not None
             result = "won" if winner is self._rival else "lost"
@@ -452,6 +450,11 @@ class Pursuit:
             if winner is self._rival:
                 self.current, self._rival = self._rival, self.current
             self._forget_rival(ledger.HEDGE)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _forget_rival(self, reason: str) -> None:
         loser, self._rival = self._rival, None

@@ -151,6 +151,19 @@ def test_an_endpoint_whose_streams_bring_nothing_is_stalled_until_they_do() -> N
     assert (made.stalled, made.ready) == (False, True)
 
 
+def test_a_first_byte_may_be_longer_in_coming_than_the_next_one() -> None:
+    made, rules = engine(), table.Resilience(stall_after=5.0, first_byte_timeout=60.0)
+    made.expect(0.0, first=True)
+    made.tick(rules, 15.0)
+    assert made.ready
+    # A quarter of the time limit, and nothing of anything: it sleeps or is frozen, whatever its health says.
+    made.tick(rules, 15.1)
+    assert not made.ready
+    made.excuse(first=True)
+    made.tick(rules, 15.2)
+    assert made.ready
+
+
 def test_without_streams_silence_says_nothing() -> None:
     made, rules = engine(), table.Resilience(stall_after=5.0)
     made.in_flight += 1

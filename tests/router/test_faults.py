@@ -141,7 +141,7 @@ async def check(router: scene.Scene, books: Books) -> None:
     # Nothing is left over.
     assert await router.metric("in_flight") == await router.metric("queued_requests") == 0
     assert await router.metric("requests_total") == await router.metric("arrivals_total") == 240
-    assert all(endpoint.streams == 0 for endpoint in router.router.directory.all())
+    assert all(endpoint.streams == endpoint.awaited == 0 for endpoint in router.router.directory.all())
 
 
 def test_twenty_clients_that_leave_stop_twenty_streams() -> None:
