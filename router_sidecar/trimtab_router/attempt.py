@@ -71,7 +71,8 @@ class Attempt:
 
     __slots__ = (
         "_clock", "_connection", "_data", "_flows", "_loop", "_open", "_owner", "_paused", "_resilience",
-        "_retry_after", "_streamed", "_task", "content_type", "endpoint", "relay", "sent", "started_at", "status", "tier",
+        "_retry_after", "_streamed", "_task", "content_type", "endpoint", "relay", "sent", "started_at", "status",
+        "tier",
     )  # fmt: skip
 
     def __init__(

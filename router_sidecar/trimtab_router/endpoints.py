@@ -49,8 +49,8 @@ class Endpoint:
     """
 
     __slots__ = (
-        "_beats_seen", "awaited", "base_path", "beats", "breaker", "busy_until", "capacity", "external", "freed", "head",
-        "host", "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state",
+        "_beats_seen", "awaited", "base_path", "beats", "breaker", "busy_until", "capacity", "external", "freed",
+        "head", "host", "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state",
         "streams", "tier", "tls",
     )  # fmt: skip
 
