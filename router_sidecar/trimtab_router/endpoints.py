@@ -50,8 +50,8 @@ class Endpoint:
 
     __slots__ = (
         "_beats_seen", "awaited", "base_path", "beats", "breaker", "busy_until", "capacity", "external", "freed",
-        "head", "host", "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled", "state",
-        "streams", "tier", "tls",
+        "head", "host", "in_flight", "kv_usage", "moved_at", "name", "penalty", "pool", "port", "ready", "stalled",
+        "state", "streams", "tier", "tls",
     )  # fmt: skip
 
     def __init__(self, tier: str, name: str, address: tuple[str, int]) -> None:
