@@ -46,8 +46,10 @@ class Usage(msgspec.Struct):
     def counts(self) -> tuple[int, int, int]:
         """Prompt tokens, those of them that were cached, and tokens generated: all that a bill needs."""
         details = self.prompt_tokens_details or self.input_tokens_details
-        cached = (details.cached_tokens or 0) if details is not None else 0
-        return self.prompt_tokens or self.input_tokens, cached, self.completion_tokens or self.output_tokens
+        outputs = self.completion_tokens or self.output_tokens
+        if details is not None:
+            return self.prompt_tokens or self.input_tokens, details.cached_tokens or 0, outputs
+        return self.tokens_in, self.tokens_cached, outputs
 
     @property
     def tokens_in(self) -> int:
