@@ -59,7 +59,9 @@ def needed(tier: TierState, attainment: float, now: float) -> Cover | None:
     per_hour = sum(variant.memory.waves.per_hour for variant in pools) / len(pools)
     risk = {variant.name: per_hour * limits.startup_seconds(variant) / units.SECONDS_PER_HOUR for variant in pools}
     allowed = PART * (1.0 - attainment)
-    if sum(risk.values()) <= allowed:
-        return None
     worst = max(variant.memory.waves.share for variant in pools)
+    # Pools share alike as a rule, so of many one matters little.
+    late = min(1.0, worst / len(pools) / ALL_LATE)
+    if late * sum(risk.values()) <= allowed:
+        return None
     return Cover({variant.name: worst for variant in pools}, risk, allowed * ALL_LATE)
