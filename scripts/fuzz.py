@@ -79,7 +79,7 @@ def targets() -> dict[str, Callable[[Provider], None]]:
     def bodies(data: Provider) -> None:
         body = data.ConsumeBytes(data.remaining_bytes())
         with contextlib.suppress(errors.Malformed):
-            openai.rewrite(body, openai.read(body), model="small", want_usage=True)
+            openai.rewrite(body, openai.read(body), openai.Wanted("small", usage=True))
         openai.last_text(body)
 
     return {"requests": requests, "answers": answers, "streams": events, "bodies": bodies}

@@ -22,9 +22,13 @@ def _frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
+_RUNNING = {"prompt_tokens": 150, "total_tokens": 199, "completion_tokens": 49, "completion_tokens_details": None}
+
+
+def _event(delta: dict[str, str], finish: str | None = None, *, counted: bool = False) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
-    return _frame(b"data: %b\n\n" % _compact({**_HEAD, "choices": [choice]}))
+    usage = {"usage": _RUNNING} if counted else {}
+    return _frame(b"data: %b\n\n" % _compact({**_HEAD, "choices": [choice], **usage}))
 
 
 def _answer() -> bytes:
@@ -36,19 +40,35 @@ def _answer() -> bytes:
 
 ANSWER = _answer()
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-ROLE = _event({"role": "assistant", "content": ""})
-WORD = _event({"content": " wordword"})
-END = (
-    _event({"content": ""}, "stop")
-    + _frame(b"data: %b\n\n" % _compact({**_HEAD, "choices": [], "usage": _USAGE}))
-    + _frame(b"data: [DONE]\n\n")
-    + b"0\r\n\r\n"
-)
-BURST = STREAM_HEAD + ROLE + WORD * CHUNKS + END
+
+
+class Stream:
+    """The events of a stream, with the count so far on each or without.
+
+    Attributes:
+        role, word, end: first event, each of ``CHUNKS`` words, and what comes last.
+    """
+
+    def __init__(self, *, counted: bool) -> None:
+        self.role = _event({"role": "assistant", "content": ""}, counted=counted)
+        self.word = _event({"content": " wordword"}, counted=counted)
+        self.end = (
+            _event({"content": ""}, "stop", counted=counted)
+            + _frame(b"data: %b\n\n" % _compact({**_HEAD, "choices": [], "usage": _USAGE}))
+            + _frame(b"data: [DONE]\n\n")
+            + b"0\r\n\r\n"
+        )
+        self.burst = STREAM_HEAD + self.role + self.word * CHUNKS + self.end
+
+
+PLAIN, COUNTED = Stream(counted=False), Stream(counted=True)
 
 
 class Engine(asyncio.Protocol):
-    """Answers by what the body says: ``"stream":true`` bursts, ``"paced"`` paces by 5 ms, ``"idle"`` never ends."""
+    """Answers by what the body says: ``"stream":true`` bursts, ``"paced"`` paces by 5 ms, ``"idle"`` never ends.
+
+    It counts on every event for who asks for it, as vLLM does.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -68,21 +88,22 @@ class Engine(asyncio.Protocol):
         """Answer."""
         body, self.body = b"".join(self.body), []
         assert isinstance(self.transport, asyncio.Transport) or hasattr(self.transport, "write")
+        stream = COUNTED if b'"continuous_usage_stats":true' in body else PLAIN
         if b'"paced"' in body:
-            self.transport.write(STREAM_HEAD + ROLE)
-            self._step(CHUNKS)
+            self.transport.write(STREAM_HEAD + stream.role)
+            self._step(stream, CHUNKS)
         elif b'"idle"' in body:
-            self.transport.write(STREAM_HEAD + ROLE + WORD)
+            self.transport.write(STREAM_HEAD + stream.role + stream.word)
         else:
-            self.transport.write(BURST if b'"stream":true' in body else ANSWER)
+            self.transport.write(stream.burst if b'"stream":true' in body else ANSWER)
 
-    def _step(self, left: int) -> None:
+    def _step(self, stream: Stream, left: int) -> None:
         if self.transport.is_closing():
             return
         assert hasattr(self.transport, "write")
-        self.transport.write(WORD if left else END)
+        self.transport.write(stream.word if left else stream.end)
         if left:
-            asyncio.get_running_loop().call_later(0.005, self._step, left - 1)
+            asyncio.get_running_loop().call_later(0.005, self._step, stream, left - 1)
 
 
 async def main(port: int) -> None:

@@ -45,9 +45,9 @@ def usage_usd(rates: table.Rates, usage: answers.Usage) -> float:
 def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, baseline: table.Rates) -> Bill:
     """The bill of an answer, complete or broken off.
 
-    Without usage the prompt is estimated from its bytes, and each event with content counts as one token: a
-    client that leaves in the middle still pays for what was made for it. What broke before the commit point is
-    on nobody's bill; see ``wasted_usd``.
+    A client that leaves in the middle pays for what was made for it: by the engine's last count, where it counts on
+    every event; otherwise the prompt is estimated from its bytes, and each event with content counts as one token.
+    What broke before the commit point is on nobody's bill; see ``wasted_usd``.
 
     Args:
         answer: what came of the engine; None if nothing did.
@@ -57,7 +57,7 @@ def bill(answer: relay.Relay | None, *, body_bytes: int, tier: table.Tier, basel
     """
     if answer is None:
         return NOTHING
-    usage = answer.usage
+    usage = answer.counted()
     if usage is not None:
         inputs, cached, outputs = usage.counts
     elif answer.committed or answer.ended:
@@ -88,8 +88,9 @@ def wasted_usd(answer: relay.Relay | None, *, reached: bool, status: int, body_b
     """
     if not reached or status >= 300:  # noqa: PLR2004 (everything but success)
         return 0.0
-    if answer is not None and answer.usage is not None:
-        return usage_usd(tier.rates, answer.usage)
+    usage = answer.counted() if answer is not None else None
+    if usage is not None:
+        return usage_usd(tier.rates, usage)
     made = answer.pieces if answer is not None else 0
     return economics.request_usd(
         tier.rates, input_tokens=body_bytes // CHARS_PER_TOKEN, cached_input_tokens=0, output_tokens=made

@@ -220,6 +220,7 @@ class Exchange:
             rates=external.billed(current.tier.spec, self._request.headers).rates,
             limits=self._router.limits,
             cache=self._table.data.cache if stores else None,
+            own=current.endpoint.external is None,
         )
 
     def passed(self, current: attempt.Attempt, data: bytes) -> None:

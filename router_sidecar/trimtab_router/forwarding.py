@@ -16,7 +16,7 @@ class Forwarding:
         request_id: for engines' logs and ids.
     """
 
-    __slots__ = ("_admitted", "_body", "_extra", "_model", "_request", "_request_id", "_route")
+    __slots__ = ("_admitted", "_body", "_request", "_request_id", "_route", "_wanted")
 
     def __init__(
         self, request: Request, route: routes.Route, *, admitted: admission.Admission, request_id: str
@@ -24,7 +24,7 @@ class Forwarding:
         self._request, self._route, self._admitted = request, route, admitted
         self._request_id = request_id.encode()
         self._body: openai.Pieces = (request.body,)
-        self._model, self._extra = "", b""
+        self._wanted: tuple[str, bool, bytes] | None = None
 
     def to(self, endpoint: endpoints.Endpoint, model: str) -> bytes:
         """The whole request for an endpoint that serves ``model``.
@@ -40,11 +40,13 @@ class Forwarding:
             extra = admitted.extra + (admitted.salt if external is None else external.fields(request.headers))
             if external is not None:
                 model = external.models.get(admitted.envelope.model, model)
-            if self._model != model or self._extra != extra:
+            wanted = (model, external is None, extra)
+            if self._wanted != wanted:
+                self._wanted = wanted
+                running = external is None and self._counts_singly()
                 self._body = openai.pieces(
-                    request.body, admitted.envelope, model=model, want_usage=route.asks_usage, extra=extra
+                    request.body, admitted.envelope, openai.Wanted(model, route.asks_usage, running, extra)
                 )
-                self._model, self._extra = model, extra
         kind = heads.JSON
         if route.shape is routes.Shape.OTHER:
             kind = request.headers.get(b"content-type", heads.JSON)
@@ -66,3 +68,10 @@ class Forwarding:
                 *self._body,
             )
         )
+
+    def _counts_singly(self) -> bool:
+        """Whether running counts tell what was made: vLLM counts each of several answers by itself."""
+        envelope = self._admitted.envelope
+        if not envelope.stream or not self._route.asks_usage or envelope.answers > 1:
+            return False
+        return self._route.shape is routes.Shape.CHAT or openai.prompts_in(self._request.body) == 1

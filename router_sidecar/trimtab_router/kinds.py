@@ -18,6 +18,7 @@ def choose(
     rates: table.Rates,
     limits: settings.Limits,
     cache: table.Cache | None,
+    own: bool = True,
 ) -> relay.Relay:
     """A relay for a good answer.
 
@@ -28,6 +29,7 @@ def choose(
         rates: prices of the tier, for the usage that the client sees.
         limits: bounds on what is held.
         cache: that may store the answer; None if none may.
+        own: the engine is one of our own, which are asked to count on every event.
     """
     shape, kind = route.shape, content_type.lower()
     if shape is routes.Shape.MESSAGE:
@@ -48,6 +50,7 @@ def choose(
             show_usage=options is not None and bool(options.include_usage),
             price=lambda usage: billing.usage_usd(rates, usage),
             keep_bytes=_STORED_PER_TEXT * cache.max_answer_bytes if cache is not None else 0,
+            hides=own and not (options is not None and options.include_usage and options.continuous_usage_stats),
         )
     if shape is routes.Shape.RESPONSE:
         return streams.ResponseRelay(limits.event_bytes)

@@ -116,7 +116,10 @@ _anything = msgspec.json.Decoder()
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
+_OPTIONS = re.compile(rb'"stream_options"\s*:\s*\{')
 _INCLUDE_USAGE = b',"stream_options":{"include_usage":true}'
+_COUNT_ALWAYS = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
+_ALSO_COUNT = b'"continuous_usage_stats":true,'
 _LONG_BYTES = 16 << 10
 """Beyond it a copy costs more than a view does."""
 _CERTAIN_OFFSET = 3
@@ -207,58 +210,104 @@ def prompts_in(body: bytes) -> int:
 Pieces = tuple[bytes | memoryview, ...]
 
 
-def rewrite(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, extra: bytes = b"") -> bytes:
+class Wanted(msgspec.Struct, frozen=True):
+    """What an engine is sent instead of what the client sent.
+
+    Attributes:
+        model: the name that the engine serves.
+        usage: ask for usage, for streams of routes that have ``stream_options``.
+        running: and for the count so far on every event, as vLLM knows it.
+        extra: further fields as JSON, each with a comma before it; they take the place of the client's.
+    """
+
+    model: str
+    usage: bool
+    running: bool = False
+    extra: bytes = b""
+
+    def options(self, envelope: Envelope) -> StreamOptions | None:
+        """The stream options that the engine should read; what the client asked for is never taken away."""
+        given = envelope.stream_options
+        if not self.usage or not envelope.stream:
+            return given
+        running = True if self.running else given.continuous_usage_stats if given is not None else None
+        return StreamOptions(include_usage=True, continuous_usage_stats=running)
+
+
+def rewrite(body: bytes, envelope: Envelope, wanted: Wanted) -> bytes:
     """The body for an engine in one; see ``pieces``."""
-    return b"".join(pieces(body, envelope, model=model, want_usage=want_usage, extra=extra))
+    return b"".join(pieces(body, envelope, wanted))
 
 
-def pieces(body: bytes, envelope: Envelope, *, model: str, want_usage: bool, extra: bytes = b"") -> Pieces:
+def pieces(body: bytes, envelope: Envelope, wanted: Wanted) -> Pieces:
     """The body for an engine: its model name, and usage asked for on streams. In pieces, so that it is copied once.
 
     Args:
         body: as the client sent it.
         envelope: what ``read`` found in it.
-        model: the name that the engine serves.
-        want_usage: ask for usage, for streams of routes that have ``stream_options``.
-        extra: further fields as JSON, each with a comma before it; they take the place of the client's.
+        wanted: of the engine.
     """
-    options = envelope.stream_options
-    add_usage = want_usage and bool(envelope.stream) and (options is None or not options.include_usage)
+    options, extra = envelope.stream_options, wanted.extra
+    asks = wanted.options(envelope) != options
     found = _MODEL.search(body)
-    doubled = bool(extra) and envelope.cache_salt is not _NONE
-    if found is None or found[1].decode() != envelope.model or (add_usage and options is not _ABSENT) or doubled:
-        return (_rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra),)
-    start, end = found.span(1)
-    view = memoryview(body) if len(body) > _LONG_BYTES else body
-    spliced: Pieces
-    if add_usage or extra:
+    inner = _OPTIONS.search(body) if asks and options is not _ABSENT else None
+    if (
+        found is None
+        or found[1].decode() != envelope.model
+        or (extra and envelope.cache_salt is not _NONE)
+        # Options may be added to only where there is nothing to take back, and no second place that looks like them.
+        or (asks and options is not _ABSENT and (inner is None or not _may_add(body, options)))
+    ):
+        return (_rewrite_in_full(body, envelope, wanted),)
+    edits = [(*found.span(1), wanted.model.encode())]
+    if inner is not None:
+        edits.append((inner.end(), inner.end(), _ALSO_COUNT))
+    elif asks:
+        extra = (_COUNT_ALWAYS if wanted.running else _INCLUDE_USAGE) + extra
+    if extra:
         brace = body.rindex(b"}")
-        added = _INCLUDE_USAGE + extra if add_usage else extra
-        spliced = (view[:start], model.encode(), view[end:brace], added, view[brace:])
-    else:
-        spliced = (view[:start], model.encode(), view[end:])
+        edits.append((brace, brace, extra))
+    spliced = _spliced(body, edits)
     # No body has two models at the top, see ``read``: the first key is the one.
-    if found.start() < _CERTAIN_OFFSET or _is_as_wanted(b"".join(spliced), envelope, model=model, add_usage=add_usage):
+    certain = found.start() < _CERTAIN_OFFSET and (inner is None or b"\\u0" not in body)
+    if certain or _is_as_wanted(b"".join(spliced), envelope, wanted):
         return spliced
-    return (_rewrite_in_full(body, model=model, add_usage=add_usage, extra=extra),)
+    return (_rewrite_in_full(body, envelope, wanted),)
 
 
-def _is_as_wanted(body: bytes, envelope: Envelope, *, model: str, add_usage: bool) -> bool:
+def _may_add(body: bytes, options: StreamOptions | None) -> bool:
+    if options is None or not options.include_usage or options.continuous_usage_stats is not None:
+        return False
+    return body.count(b'"stream_options"') == 1 and b'"continuous_usage_stats"' not in body
+
+
+def _spliced(body: bytes, edits: list[tuple[int, int, bytes]]) -> Pieces:
+    """A body with some ranges replaced: start, end and the new bytes of each."""
+    view, at = memoryview(body), 0
+    made: list[bytes | memoryview] = []
+    for start, end, new in sorted(edits):
+        made += (view[at:start], new)
+        at = end
+    return (*made, view[at:])
+
+
+def _is_as_wanted(body: bytes, envelope: Envelope, wanted: Wanted) -> bool:
     try:
         result = _envelope.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    options = StreamOptions(include_usage=True) if add_usage else envelope.stream_options
-    return (result.model, result.stream, result.stream_options) == (model, envelope.stream, options)
+    options = wanted.options(envelope)
+    return (result.model, result.stream, result.stream_options) == (wanted.model, envelope.stream, options)
 
 
-def _rewrite_in_full(body: bytes, *, model: str, add_usage: bool, extra: bytes) -> bytes:
+def _rewrite_in_full(body: bytes, envelope: Envelope, wanted: Wanted) -> bytes:
     decoded = decode(body)
-    decoded["model"] = model
-    if add_usage:
-        decoded["stream_options"] = {**(decoded.get("stream_options") or {}), "include_usage": True}
-    if extra:
-        decoded.update(_anything.decode(b"{" + extra[1:] + b"}"))
+    decoded["model"] = wanted.model
+    if wanted.usage and envelope.stream:
+        asked = {"include_usage": True, **({"continuous_usage_stats": True} if wanted.running else {})}
+        decoded["stream_options"] = {**(decoded.get("stream_options") or {}), **asked}
+    if wanted.extra:
+        decoded.update(_anything.decode(b"{" + wanted.extra[1:] + b"}"))
     return _encoder.encode(decoded)
 
 

@@ -49,6 +49,10 @@ class Relay:
     def close(self) -> None:
         """The engine's message is complete: was its answer?"""
 
+    def counted(self) -> answers.Usage | None:
+        """What the engine has counted so far, also of an answer that nobody read to its end; None if nothing."""
+        return self.usage
+
     def note_finish(self, choices: Iterable[answers.Finishing]) -> None:
         """Remember how choices ended; an abort is a failure whatever follows it."""
         for choice in choices:

@@ -7,6 +7,7 @@ error. After a failure nothing passes any more, above all no ``[DONE]``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -19,6 +20,10 @@ _MARKS = (b'"error"', b"[DONE]", b'"abort"', *_USAGE, b'"finish_reason":"', b'"f
 _GOES_ON = b'"finish_reason":null'
 """What every chunk between the first and the last holds once, if its writer leaves no blanks, as vLLM and OpenAI do."""
 
+_RUNNING = re.compile(rb'\}\],"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}')
+_RUNNING_MARK = b'}],"usage":{'
+"""The engine's count so far, on a chunk that has choices. In a text its quotes would be escaped."""
+
 _ONE_EVENT_BYTES = 4096
 
 Price = Callable[[answers.Usage], float]
@@ -29,6 +34,8 @@ class EventRelay(relay.Relay):
 
     The first event is its content; the end of the message is its end.
     """
+
+    hides: bool = False
 
     def __init__(self, event_limit: int, keep_bytes: int = 0) -> None:
         self._splitter = sse.Splitter()
@@ -45,6 +52,8 @@ class EventRelay(relay.Relay):
             self.failure = "oversized-event"
         if not block or self.failure or self.ended:
             return b""
+        if self.hides:
+            block = self.without_counts(block)
         passed = b""
         if not self.committed:
             passed, block = self._open(block)
@@ -60,6 +69,10 @@ class EventRelay(relay.Relay):
         if not self.ended and (inside or not self.committed) and not self.failure:
             self.failure = "truncated"
         self.ended = not self.failure
+
+    def without_counts(self, block: bytes) -> bytes:
+        """A block without what the engine was asked for and the client was not; for relays that ``hides``."""
+        return block
 
     def first_mark(self, block: bytes) -> int:
         """Where in a block the first event lies that must be looked at; -1 if there is none."""
@@ -137,14 +150,39 @@ class ChoiceRelay(EventRelay):
         show_usage: the client asked for usage; otherwise its chunk is taken out.
         price: USD of a usage, to be added to the usage chunk that the client asked for.
         keep_bytes: keep up to so many bytes of the stream for the cache.
+        hides: the engine counts on every chunk, for the bill alone: the client did not ask for that.
     """
 
-    def __init__(self, event_limit: int, *, show_usage: bool, price: Price, keep_bytes: int = 0) -> None:
+    _tail: bytes = b""
+
+    def __init__(
+        self, event_limit: int, *, show_usage: bool, price: Price, keep_bytes: int = 0, hides: bool = False
+    ) -> None:
         super().__init__(event_limit, keep_bytes)
+        self.hides = hides
         self._show_usage = show_usage
         self._price = price
         self._tells = False
         self._sure = self._sure_events = 0
+
+    def counted(self) -> answers.Usage | None:
+        """The last word on usage, or what the last chunk said."""
+        tail = self._tail
+        at = tail.rfind(_RUNNING_MARK)
+        if self.usage is not None or at < 0:
+            return self.usage
+        start = tail.rfind(sse.END, 0, at) + 1
+        try:
+            return answers.chunk.decode(sse.data(tail[start : tail.index(sse.END, at)].strip(b"\n"))).usage
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def without_counts(self, block: bytes) -> bytes:
+        """A block without the counts of its chunks. They are read only if no last word comes, see ``counted``."""
+        if _RUNNING_MARK not in block:
+            return block
+        self._tail = block
+        return _RUNNING.sub(b"}]", block)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes. Most reads are one event that goes on; for them this is all that is done."""
@@ -157,13 +195,19 @@ class ChoiceRelay(EventRelay):
             and data.endswith(sse.END)
             and data.count(b"\n") == len(sse.END)
             and data.count(_GOES_ON) == 1
-            and _USAGE[0] not in data
             and b"\r" not in data
             and not self.ended
             and not self.failure
         ):
-            self.pieces += 1
-            return data
+            at = data.find(_USAGE[0])
+            if at < 0:
+                self.pieces += 1
+                return data
+            end = data.find(b"}", at)
+            if self.hides and data.startswith(b"}],", at - 3) and data.find(b"{", at + len(_USAGE[0]), end) < 0:
+                self.pieces += 1
+                self._tail = data
+                return data[: at - 1] + data[end + 1 :]
         return super().feed(data)
 
     def first_mark(self, block: bytes) -> int:
@@ -215,6 +259,8 @@ class ChoiceRelay(EventRelay):
             self.usage = chunk.usage
             if not chunk.choices:
                 return (self._priced(payload) if self._show_usage else b""), False
+            if self.hides:
+                event = _without_usage(payload)
         if not self.committed:
             self._tells = len(chunk.choices) == 1 and event.count(_GOES_ON) == 1
         return event + sse.END, any(_is_content(choice) for choice in chunk.choices)
@@ -233,6 +279,13 @@ class ChoiceRelay(EventRelay):
                 at += len(mark)
                 return sse.render(payload[:at] + cost + payload[at:])
         return sse.render(payload)
+
+
+def _without_usage(payload: bytes) -> bytes:
+    """A chunk whose writer leaves blanks, so that its count could not be cut out; as an event without its end."""
+    chunk = msgspec.json.decode(payload)
+    del chunk["usage"]
+    return b"data: " + msgspec.json.encode(chunk)
 
 
 def _is_content(choice: answers.Choice) -> bool:

@@ -295,7 +295,7 @@ def test_what_follows_an_answer_is_not_the_next_one_wherever_it_is_cut() -> None
 @example(b'{"model":"auto","stream_options":{"include_usage":1}}')
 def test_a_body_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(errors.Malformed):
-        openai.rewrite(body, openai.read(body), model="small", want_usage=True)
+        openai.rewrite(body, openai.read(body), openai.Wanted("small", usage=True))
     assert openai.last_text(body)[1] >= 0
 
 

@@ -31,6 +31,7 @@ OPTIONS = st.sampled_from(
     first=st.booleans(),
     indent=st.sampled_from([None, 1]),
     ascii_=st.booleans(),
+    running=st.booleans(),
 )
 def test_a_rewritten_body_differs_in_model_and_usage_alone(
     *,
@@ -41,15 +42,18 @@ def test_a_rewritten_body_differs_in_model_and_usage_alone(
     first: bool,
     indent: int | None,
     ascii_: bool,
+    running: bool,
 ) -> None:
     fields = {"stream": stream, **({"stream_options": options} if options is not None else {})}
     body = {"model": model, **fields, **rest} if first else {**rest, **fields, "model": model}
     data = json.dumps(body, indent=indent, ensure_ascii=ascii_).encode()
     envelope = openai.read(data)
-    rewritten = json.loads(openai.rewrite(data, envelope, model="small", want_usage=True))
+    wanted = openai.Wanted("small", usage=True, running=running)
+    rewritten = json.loads(openai.rewrite(data, envelope, wanted))
     expected = {**body, "model": "small"}
     if stream:
-        expected["stream_options"] = {**(options or {}), "include_usage": True}
+        asked = {"include_usage": True, "continuous_usage_stats": True} if running else {"include_usage": True}
+        expected["stream_options"] = {**(options or {}), **asked}
     assert rewritten == expected
 
 
@@ -60,20 +64,24 @@ TRICKY = {
     "in a text": b'{"messages":[{"role":"user","content":"\\"model\\":\\"auto\\""}],"model":"auto"}',
     "blanks all over": b' {\n "model" \t:\n "auto" , "stream" : true } \n',
     "options twice": b'{"model":"auto","stream":true,"stream_options":{"include_usage":false},"stream_options":null}',
+    "options in a list": b'{"model":"auto","stream":true,"stream_options":{"include_usage":true},"x":[{"stream_options":{}}]}',
+    "options by an escaped name": b'{"x":{"stream_options":{"a":1}},"model":"auto","stream":true,"stream\\u005foptions":{"include_usage":true}}',
     "options in a text": b'{"model":"auto","stream":true,"prompt":"stream_options"}',
 }
 
 
+@pytest.mark.parametrize("running", [False, True], ids=["usage at the end", "usage on every event"])
 @pytest.mark.parametrize("data", TRICKY.values(), ids=TRICKY.keys())
-def test_tricky_bodies_are_rewritten_where_it_counts(data: bytes) -> None:
+def test_tricky_bodies_are_rewritten_where_it_counts(data: bytes, *, running: bool) -> None:
     envelope = openai.read(data)
     assert envelope.model == "auto"
-    rewritten = openai.rewrite(data, envelope, model="small", want_usage=True)
+    rewritten = openai.rewrite(data, envelope, openai.Wanted("small", usage=True, running=running))
     again = openai.read(rewritten)
     assert again.model == "small"
     if envelope.stream:
         assert again.stream_options is not None
         assert again.stream_options.include_usage
+        assert again.stream_options.continuous_usage_stats is (True if running else None)
     # An engine whose parser takes the first of two keys must not see another model either.
     assert rewritten.count(b'"auto"') <= data.count(b'"auto"') - (1 if b'"auto"' in data else 0)
 
@@ -95,7 +103,9 @@ def test_two_models_are_refused_because_parsers_do_not_agree_on_the_one_that_cou
 
 def test_numbers_that_floats_can_not_hold_survive() -> None:
     data = b'{"seed":123456789012345678901234567890,"model":"auto","temperature":0.1}'
-    assert openai.rewrite(data, openai.read(data), model="small", want_usage=False) == data.replace(b"auto", b"small")
+    assert openai.rewrite(data, openai.read(data), openai.Wanted("small", usage=False)) == data.replace(
+        b"auto", b"small"
+    )
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,48 @@ def test_usage_on_every_chunk_is_left_to_who_asked_for_it() -> None:
     assert judge.usage.tokens_out == 9
 
 
+def running(made: int) -> dict[str, object]:
+    return {**USAGE, "completion_tokens": made}
+
+
+@settings(max_examples=30)
+@given(words=st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=8)), min_size=1, max_size=6), cuts=CUTS)
+def test_counts_that_nobody_asked_for_are_cut_out_and_nothing_else(words: list[str], cuts: list[int]) -> None:
+    plain = [ROLE, *(chunk({"content": word}) for word in words), chunk({}, "stop"), DONE]
+    events = [ROLE, *(chunk({"content": word}, usage=running(at)) for at, word in enumerate(words))]
+    events += [chunk({}, "stop", usage=running(99)), chunk(usage=running(100)), DONE]
+    judge = streams.ChoiceRelay(1 << 20, show_usage=False, price=lambda _: 0.0, hides=True)
+    assert run(judge, b"".join(events), cuts) == b"".join(plain)
+    counted = judge.counted()
+    assert counted is not None
+    # The last word, not the last running count.
+    assert counted.tokens_out == 100
+
+
+@settings(max_examples=30)
+@given(words=WORDS, keep=st.integers(0, 4), together=st.booleans())
+def test_a_stream_left_anywhere_is_counted_by_the_last_event_that_came(
+    words: list[str], keep: int, *, together: bool
+) -> None:
+    keep = min(keep, len(words))
+    events = [ROLE, *(chunk({"content": word}, usage=running(3 * at + 2)) for at, word in enumerate(words[:keep]))]
+    judge = streams.ChoiceRelay(1 << 20, show_usage=False, price=lambda _: 0.0, hides=True)
+    for data in [b"".join(events)] if together else events:
+        judge.feed(data)
+    counted = judge.counted()
+    # Events hold several tokens: 2, 5, 8, …
+    assert (counted.tokens_out if counted is not None else 0) == (3 * keep - 1 if keep else 0)
+
+
+def test_a_count_in_another_layout_is_cut_out_too() -> None:
+    spaced = b"data: " + json.dumps(json.loads(sse.data(chunk({"content": "a"}, usage=USAGE)[:-2]))).encode() + b"\n\n"
+    judge = streams.ChoiceRelay(1 << 20, show_usage=False, price=lambda _: 0.0, hides=True)
+    assert judge.feed(ROLE + spaced) == ROLE + chunk({"content": "a"})
+    counted = judge.counted()
+    assert counted is not None
+    assert counted.tokens_out == 4
+
+
 def test_an_event_without_end_is_given_up_at_the_limit() -> None:
     judge = streams.ChoiceRelay(1000, show_usage=False, price=lambda _: 0.0)
     judge.feed(b"data: " + b"x" * 2000)

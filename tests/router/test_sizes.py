@@ -106,7 +106,7 @@ def test_fields_that_are_added_end_up_in_any_body_once(
     body = {**before, "model": "auto", **after, "stream": stream}
     data = json.dumps(body).encode()
     extra = b',"cache_salt":"%b"' % salt.encode()
-    sent = openai.rewrite(data, openai.read(data), model="small", want_usage=True, extra=extra)
+    sent = openai.rewrite(data, openai.read(data), openai.Wanted("small", usage=True, extra=extra))
     wanted = {**body, "model": "small", "cache_salt": salt}
     if stream:
         wanted["stream_options"] = {"include_usage": True}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,8 @@ def test_usage_is_asked_of_the_engine_and_taken_out_for_a_client_that_did_not_as
     async def scenario() -> None:
         async with scene.one_engine() as (router, engine):
             reply = await router.ask(wire.chat(stream=True))
-            assert engine.asked[0].json()["stream_options"] == {"include_usage": True}
+            options = {"include_usage": True, "continuous_usage_stats": True}
+            assert engine.asked[0].json()["stream_options"] == options
             assert b'"usage"' not in reply.body
             assert await router.metric("output_tokens_total", tier="small") == 4
 
@@ -40,7 +42,7 @@ def test_a_client_that_asked_for_usage_gets_it_with_its_cost() -> None:
         async with scene.one_engine() as (router, engine):
             options = {"include_usage": True, "continuous_usage_stats": False}
             reply = await router.ask(wire.chat(stream=True, stream_options=options))
-            assert engine.asked[0].json()["stream_options"] == options
+            assert engine.asked[0].json()["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
             usage = json.loads(reply.events[-2])["usage"]
             # 8 new input tokens at 1e-6, 2 cached ones at 5e-7, 4 output tokens at 2e-6.
             assert usage == {**USAGE, "cost_usd": pytest.approx(8e-6 + 1e-6 + 8e-6)}
@@ -178,6 +180,67 @@ def test_a_client_that_leaves_stops_the_engine_and_pays_for_what_was_made() -> N
             assert await router.metric("output_tokens_total") == 5
             assert await router.metric("cost_usd_total") > 0
             assert await router.metric("in_flight") == 0
+
+    scene.play(scenario)
+
+
+def counted(word: str, made: int) -> bytes:
+    """An event as vLLM writes it to who asked for the count so far."""
+    usage = {"prompt_tokens": 15, "total_tokens": 15 + made, "completion_tokens": made}
+    return chunk({"content": word}, usage={**usage, "completion_tokens_details": None})
+
+
+def test_who_leaves_pays_by_the_engines_own_count_although_one_event_may_hold_several_tokens() -> None:
+    def endless(asked: Asked) -> list[Step]:
+        return [STREAM_HEAD, frame(ROLE), frame(counted("a", 2)), frame(counted("b", 3)), frame(counted("c", 7)), Hang]
+
+    async def scenario() -> None:
+        async with scene.one_engine(endless) as (router, engine):
+            async with await wire.Client.open(router.port) as client:
+                client.send(wire.request(wire.chat(stream=True)))
+                got = b""
+                while b'"c"' not in got:
+                    got += await client.read_some()
+            async with asyncio.timeout(5):
+                await engine.gone.wait()
+            await router.quiet()
+            assert b"usage" not in got
+            assert await router.metric("input_tokens_total") == 15
+            assert await router.metric("output_tokens_total") == 7
+            # 15 x 1e-6 and 7 x 2e-6.
+            assert await router.metric("cost_usd_total") == pytest.approx(29e-6)
+            assert not router.router.ledger.recent[-1].estimated
+
+    scene.play(scenario)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [wire.chat(stream=True, n=2), {"model": "auto", "prompt": ["a", "b"], "stream": True}],
+    ids=["two answers", "two prompts"],
+)
+def test_running_counts_are_of_one_answer_and_so_not_asked_for_where_there_are_more(body: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, engine):
+            await router.ask(body, path="/v1/completions" if "prompt" in body else "/v1/chat/completions")
+            assert engine.asked[0].json()["stream_options"] == {"include_usage": True}
+
+    scene.play(scenario)
+
+
+def test_a_client_that_asked_for_running_counts_sees_them() -> None:
+    def count(asked: Asked) -> list[Step]:
+        return stream([ROLE, counted("a", 2), chunk({}, "stop"), chunk(usage=USAGE), DONE])
+
+    async def scenario() -> None:
+        async with scene.one_engine(count) as (router, engine):
+            options = {"include_usage": True, "continuous_usage_stats": True}
+            reply = await router.ask(wire.chat(stream=True, stream_options=options))
+            assert counted("a", 2) in reply.body
+            reply = await router.ask(wire.chat(stream=True, stream_options={"include_usage": True}))
+            assert engine.asked[1].json()["stream_options"] == options
+            assert chunk({"content": "a"}) in reply.body
+            assert b'"prompt_tokens":10' in reply.body
 
     scene.play(scenario)
 
