@@ -33,10 +33,10 @@ def test_only_an_endpoint_with_nothing_against_it_is_admitted(
     [
         (0.0, 1.0, 0.0),
         (0.8, 1.0, 0.0),
-        # Half way from calm to full: half of a capacity of 40.
-        (0.9, 1.0, 20.0),
-        (1.0, 1.0, 40.0),
-        (7.0, 1.0, 40.0),
+        # Half way from calm to full: half of a quarter of a capacity of 40.
+        (0.9, 1.0, 5.0),
+        (1.0, 1.0, 10.0),
+        (7.0, 1.0, 10.0),
         # A tenth of it may be used after an ejection: nine tenths count as taken.
         (0.0, 0.1, 36.0),
         # The worse of the two, not their sum: it is never worse than full.
