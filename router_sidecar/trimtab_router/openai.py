@@ -253,7 +253,7 @@ def pieces(body: bytes, envelope: Envelope, wanted: Wanted) -> Pieces:
     inner = _OPTIONS.search(body) if asks and options is not _ABSENT else None
     if (
         found is None
-        or found[1].decode() != envelope.model
+        or found[1] != envelope.model.encode()
         or (extra and envelope.cache_salt is not _NONE)
         # Options may be added to only where there is nothing to take back, and no second place that looks like them.
         or (asks and options is not _ABSENT and (inner is None or not _may_add(body, options)))

@@ -292,6 +292,7 @@ def test_what_follows_an_answer_is_not_the_next_one_wherever_it_is_cut() -> None
 
 @given(st.binary(max_size=200))
 @example(b'{"model":"auto","stream":tru')
+@example(b'{"a":{"model":"\xff"},"model":"auto"}')
 @example(b'{"model":"auto","stream_options":{"include_usage":1}}')
 def test_a_body_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(errors.Malformed):
