@@ -237,6 +237,7 @@ class View:
     """The snapshot with what all components read of it, computed once.
 
     Attributes:
+        planned: of each tier that gets any, the requests per second that are planned for, at the weights in force.
         rates: of each policy, requests per second now.
         retention: of each policy, the share of the best quality that a plan must keep.
     """
@@ -246,6 +247,7 @@ class View:
     loads: Mapping[loads.Key, loads.Load]
     evidence: Evidences
     demands: Mapping[TierKey, cost.Demand]
+    planned: Mapping[TierKey, float]
     rates: Mapping[PolicyKey, float]
     retention: Mapping[PolicyKey, float]
 
@@ -256,11 +258,15 @@ def view(snapshot: Snapshot, settings: Settings, debts: quality_debt.Debts = Map
     for policy in snapshot.policies.values():
         found |= loads.of_policy(snapshot, policy, settings.quantile)
     rates = dict.fromkeys(snapshot.policies, 0.0)
-    for (policy_key, _), load in found.items():
+    planned: dict[TierKey, float] = {}
+    for (policy_key, name), load in found.items():
         rates[policy_key] += load.now
+        shares = limits.sound_shares(snapshot.policies[policy_key].weights.get(name, {}), snapshot.tiers)
+        for tier_key, share in shares.items():
+            planned[tier_key] = planned.get(tier_key, 0.0) + share * load.planned
     retention = {key: quality_debt.retention(snapshot, key, rate, debts) for key, rate in rates.items()}
     evidence, demands = limits.tier_evidence(snapshot), cost.tier_demands(snapshot)
-    return View(snapshot, settings, found, evidence, demands, rates, retention)
+    return View(snapshot, settings, found, evidence, demands, planned, rates, retention)
 
 
 def _shared(
@@ -324,6 +330,7 @@ class _Builder:
         """What each variant carries of the tier's whole mix, within the tier's own SLO."""
         demand_ = self.view.demands[tier.key]
         mix, slo = demand_.mix, capacity.limits(tier.spec.slo)
+        planned = self.view.planned.get(tier.key, 0.0)
         found = {}
         for variant in tier.variants:
             profile = cost.sound_profile(variant)
@@ -334,18 +341,10 @@ class _Builder:
             if cost.sound_price(variant) is None:
                 hold = limits.Hold(Code.PRICE_UNKNOWN, "no price could be resolved, so it isn't scaled up")
                 self.notes.append(Note(hold, tier.key, variant.name))
-            found[variant.name] = _shared(profile, mix, slo, max(demand_.requests_per_second, self.planned(tier.key)))
+            found[variant.name] = _shared(profile, mix, slo, max(demand_.requests_per_second, planned))
         if any(load.feasible for load in found.values()):
             for name in [name for name, load in found.items() if not load.feasible]:
                 self.notes.append(Note(limits.Hold(Code.INFEASIBLE, found.pop(name).reason), tier.key, name))
-        return found
-
-    def planned(self, key: TierKey) -> float:
-        """Requests per second that a tier is planned for at the weights in force."""
-        found = 0.0
-        for (policy, name), load in self.view.loads.items():
-            shares = self.snapshot.policies[policy].weights.get(name, {})
-            found += load.planned * limits.sound_shares(shares, self.snapshot.tiers).get(key, 0.0)
         return found
 
     def tier(self, tier: TierState, carried: Mapping[str, capacity.Capacity], *, used: bool) -> TierChoice:
