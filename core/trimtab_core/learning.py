@@ -83,7 +83,7 @@ class Shape:
     def differs(self, other: Shape) -> bool:
         """Whether a mean has changed by more than ``SHAPE_CHANGE``."""
         pairs = ((self.input_tokens, other.input_tokens), (self.output_tokens, other.output_tokens))
-        return any(abs(math.log(one / another)) > math.log1p(SHAPE_CHANGE) for one, another in pairs)
+        return any(abs(math.log(one) - math.log(another)) > math.log1p(SHAPE_CHANGE) for one, another in pairs)
 
 
 @dataclass(frozen=True, slots=True)
