@@ -177,13 +177,13 @@ def test_an_engine_whose_cache_is_full_gets_less() -> None:
     async def scenario() -> None:
         async with scene.engine(slow) as pressed, scene.engine(slow) as calm:
             endpoints = [
-                table.Endpoint("pressed", f"127.0.0.1:{pressed.port}", capacity=20.0, kv_usage=0.9),
+                table.Endpoint("pressed", f"127.0.0.1:{pressed.port}", capacity=20.0, kv_usage=1.0),
                 table.Endpoint("calm", f"127.0.0.1:{calm.port}", capacity=20.0),
             ]
             async with scene.router(scene.make_table(scene.tier("small", endpoints=endpoints))) as router:
-                await asyncio.gather(*(router.ask() for _ in range(20)))
-                # 0.9 is half way from calm to full: it counts as having half of its 20 already, so it gets 5 of 20.
-                assert (len(pressed.asked), len(calm.asked)) == (5, 15)
+                await asyncio.gather(*(router.ask() for _ in range(21)))
+                # It counts as having a quarter of its 20 already: 8 and 5 are 13.
+                assert (len(pressed.asked), len(calm.asked)) == (8, 13)
 
     scene.play(scenario)
 
