@@ -43,6 +43,18 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--upstream-ca", type=FILE, help="PEM file of authorities to trust for https providers, besides the system's."
 )
+@click.option("--admin-host", help="Address of the admin port; the same as --host if left out.")
+@click.option("--access-log", is_flag=True, help="One line of JSON on standard error for each request; no contents.")
+@click.option(
+    "--otlp-endpoint", metavar="URL", help="Collector of traces that takes OTLP over HTTP, as http://HOST:4318."
+)
+@click.option(
+    "--otlp-ratio",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of requests to trace that come without a trace of their own.",
+)
 @click.option("--debug", is_flag=True, help="Tracebacks, and more in the log.")
 def command(  # noqa: PLR0913 (one for each option)
     *,
@@ -55,6 +67,10 @@ def command(  # noqa: PLR0913 (one for each option)
     tls_certificate: Path | None,
     tls_key: Path | None,
     upstream_ca: Path | None,
+    admin_host: str | None,
+    access_log: bool,
+    otlp_endpoint: str | None,
+    otlp_ratio: float,
     debug: bool,
 ) -> None:
     """Run the router (data plane).
@@ -66,6 +82,8 @@ def command(  # noqa: PLR0913 (one for each option)
 
     if (tls_certificate is None) != (tls_key is None):
         raise failure.Usage("--tls-certificate and --tls-key go together; give both or none")
+    if otlp_endpoint is not None:
+        _check_collector(otlp_endpoint)
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -81,6 +99,10 @@ def command(  # noqa: PLR0913 (one for each option)
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         upstream_ca=upstream_ca,
+        admin_host=admin_host,
+        access_log=access_log,
+        otlp_endpoint=otlp_endpoint,
+        otlp_ratio=otlp_ratio,
     )
     try:
         code = main.serve(options)
@@ -89,3 +111,12 @@ def command(  # noqa: PLR0913 (one for each option)
             raise
         raise failure.Usage(str(error)) from error
     sys.exit(code)
+
+
+def _check_collector(url: str) -> None:
+    from trimtab_router import otlp
+
+    try:
+        otlp.collector(url)
+    except ValueError as error:
+        raise failure.Usage(f"--otlp-endpoint: {error}") from error

@@ -39,6 +39,7 @@ class Family:
 
 POLICY, CLASS, TIER, TENANT = "policy", "class", "tier", "tenant"
 VARIANT, ENDPOINT, REASON, RESULT, SLO = "variant", "endpoint", "reason", "result", "slo"
+SINK = "sink"
 TARGET = "target"
 """A Deployment, as selectors of external metrics can match it."""
 
@@ -197,14 +198,23 @@ STORE_DOWN = Family(
     (POLICY, REASON),
 )
 STORE_WAITING = Family(
-    "trimtab_router_limit_store_waiting", Kind.GAUGE, "Settled requests that the shared store has to hear of.", (POLICY,)
+    "trimtab_router_limit_store_waiting",
+    Kind.GAUGE,
+    "Settled requests that the shared store has to hear of.",
+    (POLICY,),
+)
+UNTOLD = Family(
+    "trimtab_router_untold_total",
+    Kind.COUNTER,
+    "Lines of the access log and spans that were dropped, by where they should have gone and why.",
+    (SINK, REASON),
 )
 
 ROUTER_FAMILIES = (
     ARRIVALS, ARRIVAL_SQUARES, REQUESTS, INPUT_TOKENS, CACHED_TOKENS, OUTPUT_TOKENS, TTFT, ITL, E2E, SLO_MEASURED,
     SLO_MET, COST_USD, BASELINE_USD, CACHE_SAVED_USD, CACHE_RESULTS, FALLBACKS, EJECTIONS, IN_FLIGHT, HELD, QUEUED,
     QUEUE_SECONDS, SHED, RETRIES_REFUSED, HEDGES, WASTED_USD, COMPLEXITY,
-    TABLE_INFO, TABLE_REJECTED, LIMITED, LIMIT_USED, STORE_DOWN, STORE_WAITING,
+    TABLE_INFO, TABLE_REJECTED, LIMITED, LIMIT_USED, STORE_DOWN, STORE_WAITING, UNTOLD,
 )  # fmt: skip
 
 # What the operator exports.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from trimtab_router import errors, heads, metrics, routes, server, service, settings
+from trimtab_router import compiled, errors, heads, identity, metrics, routes, server, service, settings
 from trimtab_router.request import Request
 
 
@@ -17,6 +20,14 @@ class Admin:
         self._router = router
         self.limits = settings.Limits(body_bytes=64 << 10, connections=256)
         self.connections: set[server.ClientConnection] = set()
+        self._views: dict[bytes, Callable[[], dict[str, Any]]] = {
+            b"/admin/table": self._table,
+            b"/admin/endpoints": self._endpoints,
+            b"/admin/breakers": self._breakers,
+            b"/admin/waiting": self._waiting,
+            b"/admin/budgets": self._budgets,
+            b"/admin/requests": self._requests,
+        }
 
     def clock(self) -> float:
         """Monotonic seconds."""
@@ -25,7 +36,7 @@ class Admin:
     def accept(self, connection: server.ClientConnection, incoming: Request) -> None:
         """Answer one request at once."""
         head_only = incoming.method == b"HEAD"
-        status, kind, body = self._answer(incoming)
+        status, kind, body = self._answer(connection, incoming)
         head = heads.answer(status, kind, length=len(body), close=not incoming.keep_alive)
         connection.write(head if head_only else head + body)
         connection.finish(close=not incoming.keep_alive)
@@ -35,7 +46,7 @@ class Admin:
         status, body = errors.render(error)
         connection.write(heads.answer(status, heads.JSON, length=len(body), close=True) + body)
 
-    def _answer(self, incoming: Request) -> tuple[int, bytes, bytes]:
+    def _answer(self, connection: server.ClientConnection, incoming: Request) -> tuple[int, bytes, bytes]:
         if incoming.method not in (b"GET", b"HEAD"):
             return (*_error(errors.WrongMethod("the admin port answers GET")),)
         route = routes.find(incoming.path)
@@ -47,29 +58,36 @@ class Admin:
         if route is not None and route.shape is routes.Shape.READY:
             ready = self._router.ready
             return (200, heads.TEXT, b"ok\n") if ready else (503, heads.TEXT, b"not ready\n")
-        if incoming.path == b"/admin/table":
-            return 200, heads.JSON, msgspec.json.encode(self._table())
-        if incoming.path == b"/admin/endpoints":
-            return 200, heads.JSON, msgspec.json.encode(self._endpoints())
-        if incoming.path == b"/admin/requests":
-            self._router.ledger.flush()
-            return 200, heads.JSON, msgspec.json.encode(self._requests())
-        return (
-            *_error(
-                errors.UnknownPath("try /metrics, /healthz, /readyz, /admin/table, /admin/endpoints or /admin/requests")
-            ),
-        )
+        view = self._views.get(incoming.path)
+        if view is None:
+            known = ", ".join(path.decode() for path in self._views)
+            return (*_error(errors.UnknownPath(f"try /metrics, /healthz, /readyz, {known}")),)
+        if not self._may_see(connection):
+            why = "views are for callers on this machine: use kubectl port-forward"
+            return (*_error(errors.UnknownPath(why)),)
+        return 200, heads.JSON, msgspec.json.encode(view())
+
+    def _may_see(self, connection: server.ClientConnection) -> bool:
+        """Health and metrics are the cluster's to ask for; what the router knows is not."""
+        return identity.is_local(connection.transport)
 
     def _table(self) -> dict[str, Any]:
-        """The table in force; key hashes and key files are left out."""
+        """The table in force; hashes of keys, paths of secrets and credentials in URLs are left out."""
         table = self._router.tables.current
         if table is None:
             return {"version": None}
         shown: dict[str, Any] = msgspec.to_builtins(table.data)
-        for tenant in shown.get("tenants", {}).get("known", []):
+        tenants = shown.get("tenants", {})
+        for tenant in tenants.get("known", []):
             tenant.pop("keySha256", None)
+            tenant.pop("furtherSha256", None)
+        tenants.pop("saltFile", None)
+        tenants.get("store", {}).pop("passwordFile", None)
         for tier in shown.get("tiers", []):
-            tier.get("external", {}).pop("apiKeyFile", None)
+            external = tier.get("external")
+            if external is not None:
+                external.pop("apiKeyFile", None)
+                external["baseUrl"] = _without_user(external["baseUrl"])
         return {"version": table.version, "table": shown}
 
     def _endpoints(self) -> dict[str, Any]:
@@ -93,11 +111,77 @@ class Admin:
                     "restsForSeconds": max(0.0, round(each.busy_until - now, 3)),
                 }
                 for each in self._router.directory.all()
+            ],
+            "tiers": [self._first_bytes(name, tier) for name, tier in self._tiers()],
+        }
+
+    def _tiers(self) -> list[tuple[str, compiled.Tier]]:
+        table = self._router.tables.current
+        return [] if table is None else list(table.tiers.items())
+
+    @staticmethod
+    def _first_bytes(name: str, tier: compiled.Tier) -> dict[str, Any]:
+        """What was learned of a tier's first bytes, which is looked at for hedging alone; null while too little was."""
+        learned = {f"p{share * 100:.0f}": tier.first_bytes.quantile(share) for share in (0.5, 0.95)}
+        return {
+            "name": name,
+            "firstByteSeconds": {key: round(value, 4) if value < math.inf else None for key, value in learned.items()},
+        }
+
+    def _breakers(self) -> dict[str, Any]:
+        """Endpoints that failed lately, and what is left of the retry budget."""
+        now, table = self._router.clock(), self._router.tables.current
+        return {
+            "breakers": [
+                {
+                    "tier": each.tier,
+                    "name": each.name,
+                    "state": each.breaker.state.name.lower(),
+                    "good": each.breaker.good,
+                    "bad": each.breaker.bad,
+                    "failuresInARow": each.breaker.failures,
+                    "probing": each.breaker.probing,
+                    "openForSeconds": max(0.0, round(each.breaker.opened_until - now, 3)),
+                }
+                for each in self._router.directory.all()
+            ],
+            "retriesLeft": None if table is None else round(table.retries.left(now), 2),
+            "retriesRefused": None if table is None else table.retries.refused,
+        }
+
+    def _waiting(self) -> dict[str, Any]:
+        """Who waits for what: for room in a tier that is up, or for one to wake."""
+        return {
+            "rooms": [
+                {
+                    "tier": name,
+                    "requests": len(tier.room),
+                    "bytes": tier.room.bytes,
+                    "awake": any(each.ready for each in tier.endpoints),
+                }
+                for name, tier in self._tiers()
             ]
+        }
+
+    def _budgets(self) -> dict[str, Any]:
+        """The policy's step and what tenants have used of their limits, as far as this router knows."""
+        table = self._router.tables.current
+        if table is None:
+            return {"degraded": "", "tenants": []}
+        callers, limiter = table.callers, table.limiter
+        known = list(callers.known) if callers is not None and limiter is not None else []
+        return {
+            "degraded": table.data.degraded,
+            "tenants": [
+                {"tenant": caller.name, "used": {rule.name: round(share, 4) for rule, share in limiter.shares(caller)}}
+                for caller in known
+                if limiter is not None
+            ],
         }
 
     def _requests(self) -> dict[str, Any]:
         """The last ended requests, newest last, as the ledger has them."""
+        self._router.ledger.flush()
         return {
             "requests": [
                 {
@@ -129,3 +213,8 @@ class Admin:
 def _error(error: errors.RouterError) -> tuple[int, bytes, bytes]:
     status, body = errors.render(error)
     return status, heads.JSON, body
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -25,6 +25,7 @@ from trimtab_router import (
     errors,
     external,
     heads,
+    identity,
     kinds,
     ledger,
     limiting,
@@ -40,7 +41,10 @@ from trimtab_router import (
     settings,
     settlement,
     sse,
+    stages,
     streams,
+    traceparent,
+    witness,
 )
 from trimtab_router.request import Request
 
@@ -74,13 +78,17 @@ class Router(Protocol):
     def epoch_seconds(self) -> int:
         """The wall clock, for ``created`` fields."""
 
+    @property
+    def witness(self) -> witness.Witness | None:
+        """Who is told of each request; None if nobody is."""
+
 
 class Exchange:
     """One request from admission to its entry in the ledger."""
 
     __slots__ = (
         "_admitted", "_billed", "_connection", "_first_at", "_grant", "_last_at", "_lookup", "_paused", "_pursuit",
-        "_request", "_request_id", "_route", "_router", "_stage", "_table",
+        "_request", "_request_id", "_route", "_router", "_span", "_stage", "_stages", "_table",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +114,8 @@ class Exchange:
         self._lookup: lookup.Lookup | None = None
         self._grant: limiting.Grant | None = None
         self._billed: billing.Bill | None = None
+        self._span: traceparent.Span | None = None
+        self._stages: stages.Stages | None = None
         self._admitted: admission.Admission
 
     def begin(self) -> None:
@@ -114,10 +124,16 @@ class Exchange:
         Raises:
             errors.RouterError: if the request is refused before anything was sent; it is not settled then.
         """
+        if self._router.witness is not None:
+            self._span = self._router.witness.follow(self._request.headers)
+        if stages.HEADER in self._request.headers:
+            self._watch()
         admitted = admission.admit(
             self._table, self._request, self._route, self._router.rng, transport=self._connection.transport
         )
         self._admitted = admitted
+        if self._stages is not None:
+            self._stages.admitted_at = self._router.clock()
         cache = self._table.data.cache
         if cache is not None and self._answer_from_cache(cache):
             return
@@ -144,6 +160,13 @@ class Exchange:
         else:
             seconds = self._table.data.resilience.total_timeout
             limiter.reserve(admitted.caller, self._worst(), seconds=seconds, then=self._limited)
+
+    def _watch(self) -> None:
+        """Keep the time, if who asks for it may know."""
+        callers, transport = self._table.callers, self._connection.transport
+        trusted = callers.may_debug(transport) if callers is not None else identity.is_local(transport)
+        if trusted and self._request.headers[stages.HEADER] == b"1":
+            self._stages = stages.Stages(self._request.arrived_at, self._router.clock())
 
     def _worst(self) -> quotas.Need:
         """What the request takes at most, wherever it may go."""
@@ -178,7 +201,7 @@ class Exchange:
             return
         if self._pursuit is not None:
             self._pursuit.stop(ledger.CANCELLED)
-        self._settle(ledger.CANCELLED)
+        self._settle(ledger.CANCELLED, 0)
 
     def client_slow(self) -> None:
         """Read no more from the engine."""
@@ -247,14 +270,14 @@ class Exchange:
             self._connection.write(head + body)
         elif self._request.chunks:
             self._connection.write(heads.LAST_CHUNK)
-        self._settle(ledger.OK)
+        self._settle(ledger.OK, current.status)
         self._connection.finish(close=self._closes() or not self._request.chunks)
 
     def refused(self, current: attempt.Attempt, body: bytes) -> None:
         """The engine finds the request wrong: say so in OpenAI's shape."""
         normalise = messages.normalise_error if self._route.anthropic else answers.normalise_error
         self._answer_error(current.status, normalise(current.status, body))
-        self._settle(ledger.CLIENT_ERROR)
+        self._settle(ledger.CLIENT_ERROR, current.status)
         self._connection.finish(close=self._closes())
 
     def gave_up(self, error: errors.RouterError) -> None:
@@ -265,11 +288,11 @@ class Exchange:
         status, body = self._render(error)
         self._answer_error(status, body, error.retry_after, error.extra)
         if isinstance(error, errors.RequestError):
-            self._settle(ledger.CLIENT_ERROR)
+            self._settle(ledger.CLIENT_ERROR, status)
         elif isinstance(error, errors.Limited):
-            self._settle(ledger.LIMITED)
+            self._settle(ledger.LIMITED, status)
         else:
-            self._settle(ledger.REJECTED if isinstance(error, _REJECTIONS) else ledger.FAILED)
+            self._settle(ledger.REJECTED if isinstance(error, _REJECTIONS) else ledger.FAILED, status)
         self._connection.finish(close=self._closes())
 
     # Own steps.
@@ -301,6 +324,8 @@ class Exchange:
         times = settlement.Times(self._request.arrived_at, now)
         entry = settlement.hit_entry(stored, admitted=admitted, times=times, request_id=self._request_id)
         router.ledger.settle(entry)
+        if router.witness is not None:
+            self._tell(entry, None, 200)
         if admitted.caller.rules:
             admission.count_arrival(admitted.class_, self._request)
         answer = lookup.answer(
@@ -319,7 +344,7 @@ class Exchange:
         """After the commit point: an error event instead of ``[DONE]``, and no clean end of the message."""
         current = self._pursuit.current if self._pursuit is not None else None
         shown = current.relay if current is not None else None
-        self._settle(ledger.FAILED)
+        self._settle(ledger.FAILED, 0)
         if not isinstance(shown, streams.EventRelay):
             self._connection.abort()
             return
@@ -345,14 +370,28 @@ class Exchange:
         if self._lookup is not None:
             cache = "miss" if self._lookup.reads else "bypass"
         limits = self._grant.headers if self._grant is not None else b""
-        return limits + heads.served(
-            request_id=self._request_id,
-            model=tier.model if tier is not None else "",
-            tier=tier.name if tier is not None else ledger.NO_TIER,
-            class_=self._admitted.class_.spec.name,
-            cache=cache,
-            attempts=self._pursuit.attempts if self._pursuit is not None else 0,
-            cost_usd=cost_usd,
+        return (
+            limits
+            + heads.served(
+                request_id=self._request_id,
+                model=tier.model if tier is not None else "",
+                tier=tier.name if tier is not None else ledger.NO_TIER,
+                class_=self._admitted.class_.spec.name,
+                cache=cache,
+                attempts=self._pursuit.attempts if self._pursuit is not None else 0,
+                cost_usd=cost_usd,
+            )
+            + (self._timing() if self._stages is not None else b"")
+        )
+
+    def _timing(self) -> bytes:
+        current = self._pursuit.current if self._pursuit is not None else None
+        assert self._stages is not None
+        return self._stages.lines(
+            self._router.clock(),
+            asked_at=current.started_at if current is not None else None,
+            endpoint=current.endpoint.name if current is not None else "",
+            score=self._admitted.score,
         )
 
     def _closes(self) -> bool:
@@ -369,8 +408,13 @@ class Exchange:
             )
         return self._billed
 
-    def _settle(self, result: str) -> None:
-        """Book the request, once; store its answer if it may be."""
+    def _settle(self, result: str, status: int) -> None:
+        """Book the request, once; store its answer if it may be.
+
+        Args:
+            result: one of the ledger's outcomes.
+            status: that the client was sent, unless it was committed before; 0 if it was sent none.
+        """
         assert self._stage is not Stage.SETTLED
         router, pursued = self._router, self._pursuit
         served = pursued.current if pursued is not None else None
@@ -388,20 +432,19 @@ class Exchange:
         now = router.clock()
         if served is not None and served.endpoint.external is not None:
             served.endpoint.pace(served.endpoint.external.used(bill.input_tokens + bill.output_tokens, now), now)
-        router.ledger.settle(
-            settlement.entry(
-                result,
-                admitted=self._admitted,
-                served=served,
-                bill=bill,
-                times=settlement.Times(
-                    self._request.arrived_at, now, self._first_at if committed else None, self._last_at
-                ),
-                request_id=self._request_id,
-                attempts=pursued.attempts if pursued is not None else 0,
-                wasted_usd=pursued.wasted_usd if pursued is not None else 0.0,
-            )
+        entry = settlement.entry(
+            result,
+            admitted=self._admitted,
+            served=served,
+            bill=bill,
+            times=settlement.Times(self._request.arrived_at, now, self._first_at if committed else None, self._last_at),
+            request_id=self._request_id,
+            attempts=pursued.attempts if pursued is not None else 0,
+            wasted_usd=pursued.wasted_usd if pursued is not None else 0.0,
         )
+        router.ledger.settle(entry)
+        if router.witness is not None:
+            self._tell(entry, served, served.status if committed and served is not None else status)
         cache, found = self._table.data.cache, self._lookup
         if result == ledger.OK and cache is not None and found is not None and found.stores:
             assert served is not None
@@ -412,3 +455,40 @@ class Exchange:
         if pursued is not None:
             pursued.close()
             self._pursuit = None
+
+    def _tell(self, entry: ledger.Entry, served: attempt.Attempt | None, status: int) -> None:
+        """Tell the witness of the request: by its entry, and nothing that its client wrote but its id."""
+        told = self._router.witness
+        assert told is not None
+        relayed = served.relay if served is not None else None
+        cache = "off" if self._lookup is None else "miss" if self._lookup.reads else "bypass"
+        told.ended(
+            witness.Record(
+                ended_at=told.wall_clock(),
+                duration_seconds=entry.e2e_seconds,
+                request_id=self._request_id,
+                policy=self._table.data.policy,
+                operation=self._route.name,
+                asked_model=self._admitted.envelope.model,
+                model=served.tier.spec.model if served is not None else "",
+                class_=entry.meter.class_,
+                tier=entry.meter.tier,
+                endpoint=served.endpoint.name if served is not None else "",
+                own=served is None or served.endpoint.external is None,
+                address=(served.endpoint.host, served.endpoint.port) if served is not None else None,
+                tenant=entry.tenant,
+                status=status,
+                result=entry.result,
+                streamed=bool(self._admitted.envelope.stream),
+                input_tokens=entry.input_tokens,
+                cached_input_tokens=entry.cached_input_tokens,
+                output_tokens=entry.output_tokens,
+                estimated=entry.estimated,
+                cost_usd=entry.cost_usd,
+                ttft_seconds=entry.ttft_seconds,
+                attempts=entry.attempts,
+                cache="hit" if entry.result == ledger.CACHED else cache,
+                finish_reason=relayed.finish_reason if relayed is not None else "",
+                span=self._span,
+            )
+        )

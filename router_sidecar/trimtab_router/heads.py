@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http
 
+from trimtab_router import traceparent
+
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 
 JSON = b"application/json"
@@ -11,8 +13,11 @@ EVENTS = b"text/event-stream; charset=utf-8"
 TEXT = b"text/plain; charset=utf-8"
 LAST_CHUNK = b"0\r\n\r\n"
 
-FORWARDED = (b"traceparent", b"tracestate", b"openai-beta", b"accept-language", b"anthropic-version", b"anthropic-beta")
-"""Client headers that engines get; all others stay here, above all cookies, keys and X-Trimtab-*."""
+FORWARDED = (
+    traceparent.HEADER, traceparent.STATE, b"openai-beta", b"accept-language", b"anthropic-version", b"anthropic-beta",
+)  # fmt: skip
+"""Client headers that engines get; all others stay here, above all cookies, keys and X-Trimtab-*. The first two go
+only together with a valid trace."""
 _FORWARDED = frozenset(FORWARDED)
 
 
@@ -74,5 +79,8 @@ def forwarded(headers: dict[bytes, bytes]) -> bytes:
     """Header lines of those client headers that engines get."""
     if _FORWARDED.isdisjoint(headers):
         return b""
-    lines = [b"%b: %b\r\n" % (name, headers[name]) for name in FORWARDED if name in headers]
-    return b"".join(lines)
+    names: tuple[bytes, ...] = FORWARDED
+    given = headers.get(traceparent.HEADER)
+    if given is None or traceparent.read(given) is None:
+        names = FORWARDED[2:]
+    return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in names if name in headers])

@@ -28,6 +28,7 @@ _SALT_BYTES = 24
 _REMEMBERED_PEERS = 4096
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LOOPBACK: list[Network] = [ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128")]
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -114,6 +115,10 @@ class Callers:
             found = self._believed[host] = _is_within(host, self._networks)
         return found
 
+    def may_debug(self, transport: BaseTransport | None) -> bool:
+        """Whether the hop at the other end may see what goes on inside: one of the networks, else this machine."""
+        return self.believes(transport) if self._networks else is_local(transport)
+
     def salted(self, caller: Caller, given: bytes) -> bytes:
         """The salt of a caller that sent one of its own: it may divide its cache further, and enter no other's."""
         return self._salt(caller.name, given)
@@ -130,6 +135,12 @@ class Callers:
             return b""
         mac = hmac.digest(self._secret, tenant.encode() + b"\0" + given, "sha256")
         return base64.urlsafe_b64encode(mac[:_SALT_BYTES])
+
+
+def is_local(transport: BaseTransport | None) -> bool:
+    """Whether the other end is on this machine, or in this pod."""
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    return isinstance(peer, tuple) and _is_within(str(peer[0]), _LOOPBACK)
 
 
 def api_key(headers: dict[bytes, bytes]) -> bytes:

@@ -51,6 +51,7 @@ async def running(
         await loop.create_server(lambda: server.ClientConnection(admin_side), sock=sockets[1]),
     ]
     steps = [loop.create_task(router.tables.watch(options.poll_seconds)), loop.create_task(router.tick())]
+    steps += [loop.create_task(sink.run()) for sink in router.sinks]
     if certificate is not None:
         steps.append(loop.create_task(certificate.watch(options.poll_seconds)))
     try:
@@ -99,7 +100,7 @@ def serve(options: settings.Settings) -> int:
     _check_tls(options)
     if options.workers > 1:
         return workers.Crew(options, _work).serve()
-    sockets = (bind(options.host, options.port), bind(options.host, options.admin_port))
+    sockets = (bind(options.host, options.port), bind(options.admin_address, options.admin_port))
     return uvloop.run(_serve(options, sockets))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from trimtab_core import telemetry
 
 from trimtab_router import (
+    access_log,
     cache_store,
     compiled,
     endpoints,
@@ -21,11 +22,13 @@ from trimtab_router import (
     messages,
     metrics,
     openai,
+    otlp,
     routes,
     server,
     settings,
     tables,
     tls,
+    witness,
 )
 from trimtab_router.request import Request
 
@@ -64,9 +67,11 @@ class Service:
         self.connections: set[server.ClientConnection] = set()
         self.exchanges: set[exchange.Exchange] = set()
         self.draining = False
+        self.sinks: list[access_log.AccessLog | otlp.Exporter] = []
         self.clock = clock
         self._wall_clock = wall_clock
         self._instance = f"{self.rng.getrandbits(64):016x}"
+        self.witness = self._make_witness(options)
         self._requests = 0
         self._options = options
         self._compiler = compiled.Compiler(
@@ -87,6 +92,21 @@ class Service:
         self.registry.read_gauge(telemetry.TABLE_INFO, self._read_table_info)
         self.registry.read_gauge(telemetry.LIMIT_USED, self._read_limits)
         self.registry.read_gauge(telemetry.STORE_WAITING, self._read_store_waiting)
+
+    def _make_witness(self, options: settings.Settings) -> witness.Witness | None:
+        log_ = access_log.AccessLog(self.registry) if options.access_log else None
+        traces = None
+        if options.otlp_endpoint is not None:
+            traces = otlp.Exporter(
+                otlp.collector(options.otlp_endpoint),
+                self.registry,
+                instance=self._instance,
+                trust=self.directory.trust,
+            )
+        self.sinks = [sink for sink in (log_, traces) if sink is not None]
+        if not self.sinks:
+            return None
+        return witness.Witness(log_, traces, ratio=options.otlp_ratio, rng=self.rng, wall_clock=self._wall_clock)
 
     def epoch_seconds(self) -> int:
         """The wall clock, whole seconds."""
@@ -118,6 +138,7 @@ class Service:
         """Answer a request that could not be read."""
         self._count_refusal()
         status, body = errors.render(error)
+        self._tell_refusal(status, "", 0.0)
         connection.write(heads.answer(status, heads.JSON, extra=_retry(error), length=len(body), close=True) + body)
 
     def _route(self, connection: server.ClientConnection, incoming: Request, request_id: str) -> server.Exchange | None:
@@ -196,6 +217,7 @@ class Service:
     ) -> None:
         anthropic = incoming.path.startswith(routes.MESSAGES)
         status, body = messages.render(error) if anthropic else errors.render(error)
+        self._tell_refusal(status, request_id, self.clock() - incoming.arrived_at)
         close = close or self.draining
         extra = b"x-request-id: %b\r\n%b" % (request_id.encode(), _retry(error))
         connection.write(heads.answer(status, heads.JSON, extra=extra, length=len(body), close=close) + body)
@@ -207,6 +229,12 @@ class Service:
             return given.decode()
         self._requests += 1
         return f"{self._instance}{self._requests:016x}"
+
+    def _tell_refusal(self, status: int, request_id: str, seconds: float) -> None:
+        if self.witness is not None:
+            table = self.tables.current
+            policy = table.data.policy if table is not None else ""
+            self.witness.ended(witness.Record(self._wall_clock(), seconds, request_id, policy=policy, status=status))
 
     def _count_refusal(self) -> None:
         table = self.tables.current
@@ -285,9 +313,11 @@ class Service:
         return done
 
     async def close(self) -> None:
-        """Tell the shared stores of limits what they have not heard of yet."""
+        """Tell the shared stores of limits, the log and the collector what they have not heard of yet."""
         for each in self._compiler.limiters:
             await each.close()
+        for sink in self.sinks:
+            await sink.flush()
 
     # Gauges.
 

@@ -37,7 +37,7 @@ class Settings:
 
     Attributes:
         table: file of the routing table; need not exist yet.
-        host: address to listen on, for clients and for the admin port.
+        host: address to listen on, for clients.
         port: for clients.
         admin_port: for metrics, health and the admin views.
         drain_seconds: how long requests under way may go on after SIGTERM.
@@ -46,6 +46,10 @@ class Settings:
         poll_seconds: between two looks at the table file.
         tls_certificate, tls_key: PEM files; with both the port for clients speaks TLS.
         upstream_ca: PEM file of authorities that providers are believed by, besides the system's.
+        access_log: a line of JSON on standard error for each request.
+        otlp_endpoint: URL of a collector of traces; None exports none.
+        otlp_ratio: of requests that come without a trace of their own to export.
+        admin_host: address of the admin port; None for ``host``.
         seed: of the random choices; None takes one from the system.
     """
 
@@ -60,5 +64,14 @@ class Settings:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     upstream_ca: Path | None = None
+    access_log: bool = False
+    otlp_endpoint: str | None = None
+    otlp_ratio: float = 1.0
+    admin_host: str | None = None
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def admin_address(self) -> str:
+        """Where the admin port is bound."""
+        return self.host if self.admin_host is None else self.admin_host

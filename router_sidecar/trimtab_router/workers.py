@@ -117,7 +117,7 @@ class Crew:
     def _bind(self, index: int) -> Sockets:
         options = self._mine(index)
         shared = listening.bind(options.host, options.port, shared=True)
-        return shared, listening.bind(options.host, options.admin_port)
+        return shared, listening.bind(options.admin_address, options.admin_port)
 
     def _mine(self, index: int) -> settings.Settings:
         port = self._options.admin_port
