@@ -262,9 +262,11 @@ def pieces(body: bytes, envelope: Envelope, wanted: Wanted) -> Pieces:
     edits = [(*found.span(1), wanted.model.encode())]
     if inner is not None:
         edits.append((inner.end(), inner.end(), _ALSO_COUNT))
+        edits.sort()
     elif asks:
         extra = (_COUNT_ALWAYS if wanted.running else _INCLUDE_USAGE) + extra
     if extra:
+        # Behind everything else.
         brace = body.rindex(b"}")
         edits.append((brace, brace, extra))
     spliced = _spliced(body, edits)
@@ -282,10 +284,14 @@ def _may_add(body: bytes, options: StreamOptions | None) -> bool:
 
 
 def _spliced(body: bytes, edits: list[tuple[int, int, bytes]]) -> Pieces:
-    """A body with some ranges replaced: start, end and the new bytes of each."""
-    view, at = memoryview(body), 0
+    """A body with some ranges replaced, in order: start, end and the new bytes of each."""
+    view = memoryview(body)
+    if len(edits) == 1:
+        start, end, new = edits[0]
+        return view[:start], new, view[end:]
     made: list[bytes | memoryview] = []
-    for start, end, new in sorted(edits):
+    at = 0
+    for start, end, new in edits:
         made += (view[at:start], new)
         at = end
     return (*made, view[at:])

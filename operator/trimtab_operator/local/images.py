@@ -90,7 +90,12 @@ class LocalRouter:
         self._taken.add(port)
         admin_port = ports.free(self._taken)
         words = [self._localised(word, container) for word in container.args]
-        given = {"--host": ports.LOOPBACK, "--port": str(port), "--admin-port": str(admin_port)}
+        given = {
+            "--host": ports.LOOPBACK,
+            "--port": str(port),
+            "--admin-host": ports.LOOPBACK,
+            "--admin-port": str(admin_port),
+        }
         own = replace_flags(words[words[:1] == ["router"] :], given)
         return Command(
             (*PROGRAM, "router", *own),

@@ -28,6 +28,10 @@ SHUTDOWN_MARGIN_SECONDS = 10
 CPU_PERCENT = 60
 """A router is CPU-bound; more routers before latency suffers."""
 SNIPPET = "pod.json"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (a pod is called on its own address)
+RESOURCES = {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+SIDECAR_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+"""A router at rest has about 33 MiB resident; the rest is for bodies and cached answers."""
 
 
 def render(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.InferenceTier], *, epoch: int) -> list[Manifest]:
@@ -57,8 +61,9 @@ def render(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.InferenceTi
 
 
 def container(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.InferenceTier]) -> Manifest:
-    """The router's container; the same in a Deployment and as a sidecar."""
+    """The router's container; in a Deployment, or as a sidecar, which only its own pod can call."""
     router = policy.spec.router
+    sidecar = router.mode is v1alpha1.RouterMode.SIDECAR
     ready = {"httpGet": {"path": "/readyz", "port": ADMIN_PORT_NAME}}
     alive = {"httpGet": {"path": "/healthz", "port": ADMIN_PORT_NAME}}
     made: Manifest = {
@@ -67,7 +72,9 @@ def container(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.Inferenc
         "args": [
             "router",
             *("--table", f"{table.FOLDER}/{table.FILE}"),
-            *("--host", "0.0.0.0"),  # noqa: S104 (a pod is called on its own address)
+            *("--host", "127.0.0.1" if sidecar else EVERYWHERE),
+            # Probes and Prometheus call it from outside the pod; its views answer callers inside alone.
+            *("--admin-host", EVERYWHERE),
             *("--port", str(router.port)),
             *("--admin-port", str(ADMIN_PORT)),
             *("--drain-seconds", str(drain_seconds(policy))),
@@ -76,7 +83,7 @@ def container(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.Inferenc
             {"name": PORT_NAME, "containerPort": router.port},
             {"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT},
         ],
-        "resources": router.resources or {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": router.resources or (SIDECAR_RESOURCES if sidecar else RESOURCES),
         "startupProbe": {**alive, "periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": {**ready, "periodSeconds": 2, "failureThreshold": 2},
         "livenessProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
