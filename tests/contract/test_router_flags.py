@@ -13,12 +13,12 @@ from trimtab_core.api import v1alpha1
 from trimtab_operator.render import router as render
 
 
-def made(mode: str) -> v1alpha1.RoutingPolicy:
+def made(mode: str, **router_fields: Any) -> v1alpha1.RoutingPolicy:
     spec = {
         "models": ["auto"],
         "tiers": [{"ref": "small"}],
         "classes": [{"name": "default", "match": {}}],
-        "router": {"mode": mode},
+        "router": {"mode": mode, **router_fields},
     }
     metadata = {"name": "chat", "namespace": "team", "uid": "u"}
     return v1alpha1.RoutingPolicy.model_validate({"metadata": metadata, "spec": spec})
@@ -34,6 +34,12 @@ def test_the_rendered_arguments_are_understood_and_a_sidecar_is_called_from_its_
     # Probes and Prometheus come from outside the pod.
     assert (given["admin_host"], given["admin_port"]) == ("0.0.0.0", container["ports"][1]["containerPort"])
     assert given["drain_seconds"] > 0
+
+
+def test_what_a_policy_wants_told_of_its_requests_is_passed_on() -> None:
+    policy = made("Gateway", accessLog=True, otlpEndpoint="http://otel:4318", otlpRatio="0.25")
+    given = router.command.make_context("router", list(render.container(policy, {})["args"][1:])).params
+    assert (given["access_log"], given["otlp_endpoint"], given["otlp_ratio"]) == (True, "http://otel:4318", 0.25)
 
 
 HEAVY = ("pydantic", "kopf", "httpx", "yaml", "numpy", "highspy", "aiohttp", "requests", "prometheus_client", "redis")

@@ -78,6 +78,7 @@ def container(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.Inferenc
             *("--port", str(router.port)),
             *("--admin-port", str(ADMIN_PORT)),
             *("--drain-seconds", str(drain_seconds(policy))),
+            *_telling(policy),
         ],
         "ports": [
             {"name": PORT_NAME, "containerPort": router.port},
@@ -93,6 +94,15 @@ def container(policy: v1alpha1.RoutingPolicy, tiers: dict[str, v1alpha1.Inferenc
     }
     if _keys(policy, tiers):
         made["volumeMounts"].append({"name": "keys", "mountPath": publish.KEY_FOLDER, "readOnly": True})
+    return made
+
+
+def _telling(policy: v1alpha1.RoutingPolicy) -> list[str]:
+    """Arguments for what the router tells of single requests; by default nothing."""
+    router = policy.spec.router
+    made = ["--access-log"] if router.access_log else []
+    if router.otlp_endpoint is not None:
+        made += ["--otlp-endpoint", router.otlp_endpoint, "--otlp-ratio", str(router.otlp_ratio)]
     return made
 
 

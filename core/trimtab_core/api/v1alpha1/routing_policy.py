@@ -129,6 +129,15 @@ class Router(fields.ApiModel):
     )
     port: Annotated[int, Field(ge=1, le=65535)] = Field(8080, description="Port on which clients call.")
     replicas: RouterReplicas = Field(RouterReplicas(), description="Bounds of the router Deployment.")
+    access_log: bool = Field(
+        False, description="A line of JSON on standard error for each request, without what it says or who signed it."
+    )
+    otlp_endpoint: Annotated[str, Field(max_length=500, pattern=r"^https?://[^/?#@]+(/[^?#]*)?$")] | None = Field(
+        None, description="Collector of traces that takes OTLP over HTTP, such as http://otel-collector:4318."
+    )
+    otlp_ratio: fields.Ratio = Field(
+        "1", description="Share of requests to trace that come without a trace of their own."
+    )
     resources: dict[str, Any] | None = Field(None, description="Resources of the router container, as in a Pod.")
     pod_template: dict[str, Any] | None = Field(None, description="Patch merged over the rendered pod template.")
 
