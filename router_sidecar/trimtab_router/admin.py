@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from trimtab_router import compiled, errors, heads, identity, metrics, routes, server, service, settings
+from trimtab_router import breaker, compiled, errors, heads, identity, metrics, routes, server, service, settings
 from trimtab_router.request import Request
 
 
@@ -106,7 +106,7 @@ class Admin:
                     "penalty": round(each.penalty, 3),
                     "breaker": each.breaker.state.name.lower(),
                     "failuresInARow": each.breaker.failures,
-                    "ejectedForSeconds": max(0.0, round(each.breaker.opened_until - now, 3)),
+                    "ejectedForSeconds": _open_seconds(each.breaker, now),
                     "stalled": each.stalled,
                     "restsForSeconds": max(0.0, round(each.busy_until - now, 3)),
                 }
@@ -141,7 +141,7 @@ class Admin:
                     "bad": each.breaker.bad,
                     "failuresInARow": each.breaker.failures,
                     "probing": each.breaker.probing,
-                    "openForSeconds": max(0.0, round(each.breaker.opened_until - now, 3)),
+                    "openForSeconds": _open_seconds(each.breaker, now),
                 }
                 for each in self._router.directory.all()
             ],
@@ -213,6 +213,11 @@ class Admin:
 def _error(error: errors.RouterError) -> tuple[int, bytes, bytes]:
     status, body = errors.render(error)
     return status, heads.JSON, body
+
+
+def _open_seconds(kept: breaker.Breaker, now: float) -> float:
+    """How long nothing gets through yet; one that a request of last resort has closed is open no more."""
+    return max(0.0, round(kept.opened_until - now, 3)) if kept.state is breaker.State.OPEN else 0.0
 
 
 def _without_user(url: str) -> str:

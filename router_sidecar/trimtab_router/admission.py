@@ -9,7 +9,7 @@ import re
 import msgspec
 from trimtab_core.routing import classes, classifier, features
 
-from trimtab_router import compiled, errors, identity, openai, quotas, routes, sizes
+from trimtab_router import compiled, errors, identity, openai, quotas, routes, sizes, traceparent
 from trimtab_router.request import Request
 
 _OWN = b"x-trimtab-"
@@ -84,6 +84,9 @@ def admit(
     headers = request.headers
     if request.repeated:
         _refuse_repeated(request.repeated)
+        if traceparent.HEADER in request.repeated:
+            # Which of them counts nobody can say.
+            del headers[traceparent.HEADER]
     callers = table.callers
     caller = identity.NOBODY if callers is None else callers.identify(headers, transport)
     tenant = caller.name

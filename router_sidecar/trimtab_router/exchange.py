@@ -124,14 +124,14 @@ class Exchange:
         Raises:
             errors.RouterError: if the request is refused before anything was sent; it is not settled then.
         """
-        if self._router.witness is not None:
-            self._span = self._router.witness.follow(self._request.headers)
         if stages.HEADER in self._request.headers:
             self._watch()
         admitted = admission.admit(
             self._table, self._request, self._route, self._router.rng, transport=self._connection.transport
         )
         self._admitted = admitted
+        if self._router.witness is not None:
+            self._span = self._router.witness.follow(self._request.headers)
         if self._stages is not None:
             self._stages.admitted_at = self._router.clock()
         cache = self._table.data.cache

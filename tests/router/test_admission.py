@@ -73,12 +73,12 @@ def test_internal_headers_stay_here_and_others_are_chosen() -> None:
         async with scene.one_engine() as (router, engine):
             await router.ask(
                 x_trimtab_workflow="ticket-42", x_trimtab_feature="summary", x_trimtab_priority="high",
-                x_gateway_destination_endpoint="169.254.169.254:80", traceparent="00-1-2-03", cookie="a=b",
+                x_gateway_destination_endpoint="169.254.169.254:80", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03", cookie="a=b",
                 x_forwarded_host="evil",
             )  # fmt: skip
             headers = engine.asked[0].headers
             assert headers["host"] == f"127.0.0.1:{engine.port}"
-            assert headers["traceparent"] == "00-1-2-03"
+            assert headers["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03"
             assert set(headers) == {"host", "accept", "traceparent", "x-request-id", "content-type", "content-length"}
             (entry,) = (await router.get("/admin/requests", admin=True)).json()["requests"]
             assert (entry["workflow"], entry["feature"]) == ("ticket-42", "summary")

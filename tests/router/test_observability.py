@@ -108,6 +108,17 @@ def test_a_state_without_a_trace_is_not_passed_on() -> None:
     assert heads.forwarded({b"tracestate": b"a=b", b"openai-beta": b"x"}) == b"openai-beta: x\r\n"
 
 
+def test_of_two_traces_none_is_believed() -> None:
+    async def scenario() -> None:
+        async with scene.one_engine() as (router, engine), await wire.Client.open(router.port) as client:
+            doubled = f"traceparent: {UNSAMPLED}\r\ntraceparent: {SAMPLED}\r\nhost:".encode()
+            client.send(wire.request(wire.chat()).replace(b"host:", doubled, 1))
+            assert (await client.reply()).status == 200
+            assert "traceparent" not in engine.asked[0].headers
+
+    scene.play(scenario)
+
+
 def test_who_has_a_parent_does_as_the_parent_and_otherwise_the_ratio_decides() -> None:
     rng = random.Random(1)
     sampled, unsampled = (traceparent.read(each.encode()) for each in (SAMPLED, UNSAMPLED))
@@ -481,6 +492,8 @@ def test_the_views_tell_what_the_router_knows() -> None:
                 }
         states = {each["name"]: each["state"] for each in views["breakers"]["breakers"]}
         assert states == {"small-0": "open", "large-0": "closed"}
+        opened = {each["name"]: each["openForSeconds"] > 0 for each in views["breakers"]["breakers"]}
+        assert opened == {"small-0": True, "large-0": False}
         assert views["waiting"]["rooms"][0] == {"tier": "small", "requests": 0, "bytes": 0, "awake": False}
         # 14 tokens of 100,000, to four places.
         assert views["budgets"]["tenants"] == [{"tenant": "a", "used": {"tokens-per-day": 0.0001}}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -143,7 +144,7 @@ def test_usage_on_every_chunk_is_left_to_who_asked_for_it() -> None:
     assert judge.usage.tokens_out == 9
 
 
-def running(made: int) -> dict[str, object]:
+def running(made: int) -> dict[str, Any]:
     return {**USAGE, "completion_tokens": made}
 
 
