@@ -181,11 +181,13 @@ class Attempt:
         judge = self.relay
         assert judge is not None
         self.endpoint.beats += 1
+        committed = judge.committed
         out = judge.feed(data)
+        # What came before a failure in one read with it is on the bill, so it is passed on; but it commits to nothing.
+        if out and (committed or not judge.failure):
+            self._owner.passed(self, out)
         if judge.failure:
             self._fail_verdict(judge)
-        elif out:
-            self._owner.passed(self, out)
 
     def complete(self) -> None:
         """The message is whole; is the answer?"""

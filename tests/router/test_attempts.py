@@ -7,7 +7,7 @@ from typing import Any
 from trimtab_core.routing import table
 
 from . import engines, scene, wire
-from .engines import ROLE, USAGE, Asked, Close, Step, answer, chunk, stream, whole
+from .engines import DONE, LAST, ROLE, STREAM_HEAD, USAGE, Asked, Close, Step, answer, chunk, frame, stream, whole
 
 
 def test_a_pooled_connection_that_the_engine_closed_meanwhile_is_replaced_once_and_nobody_notices() -> None:
@@ -120,5 +120,37 @@ def test_an_external_provider_gets_its_key_its_path_and_its_model_and_never_the_
                 # Usage on a chunk that has choices is counted too.
                 assert await router.metric("output_tokens_total") == 4
                 assert b"sk-provider" not in (await router.get("/admin/table", admin=True)).body
+
+    scene.play(scenario)
+
+
+def test_what_comes_in_one_read_with_a_failure_is_passed_on_for_it_is_on_the_bill() -> None:
+    def counted(word: str, count: int) -> bytes:
+        usage = {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": 10 + count}
+        return chunk({"content": word}, usage=usage)
+
+    error = b'data: {"error": {"message": "x"}}\n\n'
+    # Two tokens of three come together with the error.
+    steps = [STREAM_HEAD, frame(ROLE + counted("a", 1)), 0.05, frame(counted("b", 2) + counted("c", 3) + error + DONE)]
+
+    async def scenario() -> None:
+        async with scene.one_engine(lambda _: [*steps, LAST]) as (router, _):
+            reply = await router.ask(wire.chat(stream=True))
+            assert not reply.whole
+            assert "[DONE]" not in reply.events
+            assert [event for event in reply.events if '"content":"c"' in event]
+            assert await router.metric("output_tokens_total") == 3
+
+    scene.play(scenario)
+
+
+def test_a_first_read_that_fails_commits_to_nothing_so_another_engine_answers() -> None:
+    error = b'data: {"error": {"message": "x"}}\n\n'
+    steps: list[Step] = [STREAM_HEAD, frame(ROLE + chunk({"content": "a"}) + error + DONE), LAST]
+
+    async def scenario() -> None:
+        async with scene.two_engines(lambda _: steps) as (router, _, _):
+            reply = await router.ask(wire.chat(stream=True))
+            assert (reply.whole, reply.text) == (True, "hi there you")
 
     scene.play(scenario)
