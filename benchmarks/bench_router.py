@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from router import engine, load, peers, processes
+import processes
+from router import engine, load, peers
 from trimtab_core.routing import table
 
 HERE = pathlib.Path(__file__).parent

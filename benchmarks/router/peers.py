@@ -13,7 +13,7 @@ import sys
 import venv
 from dataclasses import dataclass, field
 
-from router import processes
+import processes
 
 HERE = pathlib.Path(__file__).parent
 FOLDER = HERE.parents[1] / ".cache" / "bench-peers"
