@@ -7,7 +7,7 @@ SOURCES := core operator router_sidecar simulator cli
 CHECKED := $(SOURCES) tests scripts benchmarks
 
 .PHONY: help demo test check gen bench bench-router bench-reconcile bench-fidelity bench-planner bench-simulator \
-	bench-capacity bench-demand bench-savings bench-headline control-plane lock format clean
+	bench-capacity bench-demand bench-savings bench-headline bench-soak control-plane lock format clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -30,11 +30,15 @@ gen: ## Write all generated files.
 	@scripts/venv.sh dev
 	@scripts/gen.sh
 
-bench: bench-router bench-reconcile bench-planner bench-simulator bench-fidelity bench-capacity bench-demand bench-headline bench-savings ## Run all benchmarks and write docs/benchmarks.md (hours).
+bench: bench-router bench-soak bench-reconcile bench-planner bench-simulator bench-fidelity bench-capacity bench-demand bench-headline bench-savings ## Run all benchmarks and write docs/benchmarks.md (hours).
 
 bench-router: ## CPU of the router beside a blind TCP forwarder.
 	@scripts/venv.sh dev
 	@$(PY) benchmarks/bench_router.py
+
+bench-soak: ## Ten minutes of 500 streams while engines die: nothing lost, doubled or leaked.
+	@scripts/venv.sh dev
+	@$(PY) benchmarks/bench_soak.py
 
 bench-reconcile: ## CPU of reconciling 100 tiers with nothing to change.
 	@scripts/venv.sh dev

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Evidence:
     """
 
     seen: dict[int, clients.Seen]
-    lines: list[Line]
+    lines: Sequence[Line]
     attempts: list[slots.Slot]
     metrics: str
     tiers: dict[str, table.Rates]
@@ -75,12 +75,18 @@ def number_of(line: Line) -> int:
 
 
 def row(
-    name: str, value: float, unit: str, target: float | None = 0.0, *, comparison: str = "<=", **beside: float | str
+    name: str,
+    value: float,
+    unit: str,
+    target: float | None = 0.0,
+    *,
+    comparison: str = "<=",
+    beside: Mapping[str, float | str] | Mapping[str, float] | Mapping[str, int] | None = None,
 ) -> Row:
     """A row as all benchmarks write them; without a target a measurement."""
     met = None if target is None else value <= target if comparison == "<=" else value >= target
     found: Row = {"name": name, "value": round(value, 6), "unit": unit, "target": target, "comparison": comparison}
-    return found | {"met": met, "beside": beside}
+    return found | {"met": met, "beside": dict(beside or {})}
 
 
 def rows(evidence: Evidence) -> list[Row]:
@@ -105,13 +111,13 @@ def _requests(evidence: Evidence) -> list[Row]:
     ]
     answered = results[clients.COMPLETE] / max(1, len(seen))
     return [
-        row("requests", len(seen), "requests", None, **dict(results)),
+        row("requests", len(seen), "requests", None, beside=results),
         row("answered completely", answered, "of all", 0.7, comparison=">="),
-        row("clients without a proper answer", results[clients.LOST], "requests", **dict(whys.most_common(5))),
+        row("clients without a proper answer", results[clients.LOST], "requests", beside=dict(whys.most_common(5))),
         row("requests not in the books", len(seen.keys() - entries.keys()), "requests"),
         row("requests in the books twice", sum(count - 1 for count in entries.values()), "requests"),
         row("entries of unknown requests", len(entries.keys() - seen.keys()), "entries"),
-        row("results that disagree with the client's", disagree.total(), "requests", **dict(disagree)),
+        row("results that disagree with the client's", disagree.total(), "requests", beside=disagree),
         row("failed answers passed off as complete", len(passed_off), "requests"),
     ]
 
@@ -135,8 +141,13 @@ def _tokens(evidence: Evidence) -> list[Row]:
     for _, _, line in evidence.pairs(clients.REFUSED):
         refused += bool(line["outputTokens"] or line["inputTokens"])
     return [
-        row("bills of complete answers unlike the engine's count", complete, "requests", tokens=billed_complete),
-        row("bills of broken streams unlike what came", broken, "requests", tokens=billed_partly),
+        row(
+            "bills of complete answers unlike the engine's count",
+            complete,
+            "requests",
+            beside={"tokens": billed_complete},
+        ),
+        row("bills of broken streams unlike what came", broken, "requests", beside={"tokens": billed_partly}),
         row("bills of who left, beyond what was made", left, "requests"),
         row("bills for errors", refused, "requests"),
     ]
@@ -177,11 +188,11 @@ def _money(evidence: Evidence) -> list[Row]:
     usd, wasted = pairs["cost_usd_total"], metric(evidence.metrics, "wasted_usd_total")
     most = _most_wasted(evidence)
     return [
-        row("bills that are not tokens times rates", off, "entries", usd=round(usd, 6)),
-        row("metrics that disagree with the ledger", len(wrong), "families", **wrong),
+        row("bills that are not tokens times rates", off, "entries", beside={"usd": round(usd, 6)}),
+        row("metrics that disagree with the ledger", len(wrong), "families", beside=wrong),
         row(
             "waste booked beyond what engines made for nobody", max(0.0, wasted - most), "USD", _CENT_OF_NOTHING,
-            usd=round(wasted, 6), most=round(most, 6),
+            beside={"usd": round(wasted, 6), "most": round(most, 6)},
         ),
         row("lines of the log that were dropped", metric(evidence.metrics, "untold_total"), "lines"),
     ]  # fmt: skip
@@ -216,15 +227,23 @@ def _engines(evidence: Evidence) -> list[Row]:
     return [
         row("attempts that answered two requests", sum(count - 1 for count in winners.values()), "attempts"),
         row("attempts of unknown requests", unknown, "attempts"),
-        row("attempts that engines counted", len(evidence.attempts), "attempts", None, books=told, **dict(states)),
+        row(
+            "attempts that engines counted", len(evidence.attempts), "attempts", None, beside={"books": told, **states}
+        ),
         row("asked again after a connection closed without a byte", again, "attempts", None),
-        row("tokens that engines made", made, "tokens", None, billed=billed, of_winners=won, of_others=made - won),
+        row(
+            "tokens that engines made",
+            made,
+            "tokens",
+            None,
+            beside={"billed": billed, "of winners": won, "of others": made - won},
+        ),
     ]
 
 
 def _rest(evidence: Evidence) -> Row:
     gauges = {name: metric(evidence.metrics, name) for name in ("in_flight", "queued_requests", "held_requests")}
-    return row("requests under way afterwards", evidence.still + sum(gauges.values()), "requests", **gauges)
+    return row("requests under way afterwards", evidence.still + sum(gauges.values()), "requests", beside=gauges)
 
 
 def metric(exposition: str, name: str) -> float:

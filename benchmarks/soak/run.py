@@ -113,8 +113,8 @@ async def _soak(plan: Plan, scene: world.World, proxy: processes.Proxy) -> list[
         *audit.rows(evidence),
         *_process_rows(plan, samples, after, opened=files_after - files_before),
         audit.row("exit code of the router", code, ""),
-        audit.row("complaints in the router's log", len(complaints), "lines", **dict.fromkeys(complaints[:3], "")),
-        audit.row("what happened", scene.done.total(), "times", 1.0, comparison=">=", **dict(scene.done)),
+        audit.row("complaints in the router's log", len(complaints), "lines", beside=dict.fromkeys(complaints[:3], 1)),
+        audit.row("what happened", scene.done.total(), "times", 1.0, comparison=">=", beside=scene.done),
         _pace(evidence, took, cpu / took),
     ]
 
@@ -122,9 +122,8 @@ async def _soak(plan: Plan, scene: world.World, proxy: processes.Proxy) -> list[
 def _pace(evidence: audit.Evidence, took: float, cpu_share: float) -> audit.Row:
     names = ("fallbacks", "hedges", "ejections", "shed", "retries_refused")
     counts = {name: audit.metric(evidence.metrics, f"{name}_total") for name in names}
-    return audit.row(
-        "requests a second", len(evidence.seen) / took, "1/s", None, cpu_share=round(cpu_share, 3), **counts
-    )
+    beside = {"CPU share": round(cpu_share, 3), **counts}
+    return audit.row("requests a second", len(evidence.seen) / took, "1/s", None, beside=beside)
 
 
 async def _open_files(scene: world.World, most: int) -> int:
@@ -155,10 +154,14 @@ def _process_rows(plan: Plan, samples: Samples, after: Samples, *, opened: int) 
     warm, first, last = samples.median(0.1, 0.2), samples.median(0.1, 0.4), samples.median(0.7, 0.97)
     grown = audit.row(
         "memory (PSS) after a rest, above after warm-up", after.pss[0] - warm, "MiB", plan.memory_mib,
-        warm=round(warm, 1), rested=round(after.pss[0], 1), rss_rested=round(after.rss[0], 1),
+        beside={"warm": round(warm, 1), "rested": round(after.pss[0], 1), "RSS rested": round(after.rss[0], 1)},
     )  # fmt: skip
     slope = audit.row(
         "memory (PSS) of the last third, above the first", last - first, "MiB", plan.memory_mib,
-        first=round(first, 1), last=round(last, 1), most=round(max(samples.pss), 1),
+        beside={"first": round(first, 1), "last": round(last, 1), "most": round(max(samples.pss), 1)},
     )  # fmt: skip
-    return [grown, slope, audit.row("open files above the start", opened, "files", most=max(samples.open_files))]
+    return [
+        grown,
+        slope,
+        audit.row("open files above the start", opened, "files", beside={"most": max(samples.open_files)}),
+    ]

@@ -150,14 +150,14 @@ class World:
     def still(self) -> int:
         """Requests that any of the router's structures still knows of."""
         asked = sum(each["inFlight"] for each in json.loads(self.admin("/admin/endpoints"))["endpoints"])
-        return int(asked) + sum(each["requests"] for each in json.loads(self.admin("/admin/waiting"))["rooms"])
+        return int(asked + sum(each["requests"] for each in json.loads(self.admin("/admin/waiting"))["rooms"]))
 
     def open_files(self) -> int:
         """Of the router, without warm connections to engines and the one that asks for them."""
         assert self._router is not None
         # The answer says how many are warm, over a connection of its own that is counted before and after.
         warm = sum(each["idleConnections"] for each in json.loads(self.admin("/admin/endpoints"))["endpoints"])
-        return len(list(pathlib.Path(f"/proc/{self._router.pid}/fd").iterdir())) - warm
+        return len(list(pathlib.Path(f"/proc/{self._router.pid}/fd").iterdir())) - int(warm)
 
     def end_router(self) -> int:
         """Ask it to end, as Kubernetes does; returns its exit code."""
