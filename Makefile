@@ -32,7 +32,7 @@ gen: ## Write all generated files.
 
 bench: bench-router bench-soak bench-reconcile bench-planner bench-simulator bench-fidelity bench-capacity bench-demand bench-headline bench-savings ## Run all benchmarks and write docs/benchmarks.md (hours).
 
-bench-router: ## CPU of the router beside a blind TCP forwarder.
+bench-router: ## CPU, latency and memory of the router beside Envoy, vllm-router, uvicorn with aiohttp and a blind forwarder.
 	@scripts/venv.sh dev
 	@$(PY) benchmarks/bench_router.py
 
@@ -43,6 +43,10 @@ bench-soak: ## Ten minutes of 500 streams while engines die: nothing lost, doubl
 bench-reconcile: ## CPU of reconciling 100 tiers with nothing to change.
 	@scripts/venv.sh dev
 	@$(PY) benchmarks/bench_reconcile.py
+
+fuzz: ## Fuzz the router's parsers, guided by coverage, for a bounded time.
+	@scripts/venv.sh dev
+	@$(PY) scripts/fuzz.py
 
 bench-fidelity: ## The simulated replica beside a measured rate sweep (data from TRIMTAB_DATA or ../shared/data).
 	@scripts/venv.sh dev
