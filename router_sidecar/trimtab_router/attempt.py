@@ -16,6 +16,8 @@ _ERROR_BYTES = 1 << 20
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _MAX_RETRY_AFTER = 3600
+_STALE_SECONDS = 1.0
+"""After so long without a byte an engine had the request: it did not just close an idle connection."""
 _PROVIDER_REST_SECONDS = 1
 """For a provider that says it is too much and not for how long."""
 
@@ -208,7 +210,7 @@ class Attempt:
     def lost(self, *, stale: bool) -> None:
         """The connection broke."""
         self._connection = None
-        if stale:
+        if stale and self._clock() - self.started_at < _STALE_SECONDS:
             # The engine closed it while the request was on its way: not its fault, and nothing was done yet.
             self._task = self._loop.create_task(self._connect())
         elif self.relay is not None and self.relay.ended:

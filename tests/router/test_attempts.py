@@ -124,6 +124,24 @@ def test_an_external_provider_gets_its_key_its_path_and_its_model_and_never_the_
     scene.play(scenario)
 
 
+def test_an_engine_that_dies_over_a_request_on_a_pooled_connection_has_failed_and_its_work_is_booked_as_waste() -> None:
+    def script(asked: Asked) -> list[Step]:
+        return [whole(answer())] if asked.nth == 1 else [1.1, Close]
+
+    async def scenario() -> None:
+        async with scene.two_engines(script) as (router, first, second):
+            for _ in range(2):
+                reply = await router.ask()
+                assert reply.status == 200
+            # Asked twice, for two requests: not a third time.
+            assert (len(first.asked), len(second.asked)) == (2, 1)
+            assert reply.headers["x-trimtab-attempts"] == "2"
+            assert await router.metric("fallbacks_total", reason="disconnected") == 1
+            assert await router.metric("wasted_usd_total", reason="failed_attempt") > 0
+
+    scene.play(scenario)
+
+
 def test_what_comes_in_one_read_with_a_failure_is_passed_on_for_it_is_on_the_bill() -> None:
     def counted(word: str, count: int) -> bytes:
         usage = {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": 10 + count}
