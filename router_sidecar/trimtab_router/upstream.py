@@ -31,7 +31,10 @@ class Listener(Protocol):
         """The message is whole."""
 
     def lost(self, *, stale: bool) -> None:
-        """The connection broke. ``stale``: it was reused and brought no byte; right after asking that is safe to repeat."""
+        """The connection broke.
+
+        ``stale``: it was reused and brought not one byte; right after asking that is safe to repeat.
+        """
 
 
 class Pool:
