@@ -256,7 +256,7 @@ class Directory:
         for key, gone in self._known.items():
             if key not in wanted:
                 gone.state, gone.ready = "Draining", False
-                gone.pool.close()
+                gone.pool.retire()
         self._known = {key: each.endpoint for key, each in wanted.items()}
         by_tier: dict[str, list[Endpoint]] = {tier.name: [] for tier in tiers}
         for entry in wanted.values():

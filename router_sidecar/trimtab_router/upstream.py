@@ -40,10 +40,11 @@ class Listener(Protocol):
 class Pool:
     """Idle connections to one address, the one used last on top: the others can grow old and be closed."""
 
-    __slots__ = ("_idle",)
+    __slots__ = ("_idle", "_retired")
 
     def __init__(self) -> None:
         self._idle: list[UpstreamConnection] = []
+        self._retired = False
 
     def take(self, now: float) -> UpstreamConnection | None:
         """A connection that should still live, or None."""
@@ -56,6 +57,9 @@ class Pool:
 
     def put(self, connection: UpstreamConnection, now: float) -> None:
         """Keep a connection whose answer is complete."""
+        if self._retired:
+            connection.close()
+            return
         connection.idle_since = now
         self._idle.append(connection)
 
@@ -73,6 +77,11 @@ class Pool:
         """Close all."""
         while self._idle:
             self._idle.pop().close()
+
+    def retire(self) -> None:
+        """Close all, and from now on whatever comes back: nobody will look after this pool any more."""
+        self._retired = True
+        self.close()
 
     def __len__(self) -> int:
         return len(self._idle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from trimtab_core.routing import table
@@ -138,6 +139,24 @@ def test_an_engine_that_dies_over_a_request_on_a_pooled_connection_has_failed_an
             assert reply.headers["x-trimtab-attempts"] == "2"
             assert await router.metric("fallbacks_total", reason="disconnected") == 1
             assert await router.metric("wasted_usd_total", reason="failed_attempt") > 0
+
+    scene.play(scenario)
+
+
+def test_a_stream_that_outlives_its_endpoints_place_in_the_table_leaves_no_connection_behind() -> None:
+    def slow(asked: Asked) -> list[Step]:
+        return [STREAM_HEAD, frame(ROLE + chunk({"content": "a"})), 0.3, frame(chunk({}, "stop") + DONE), LAST]
+
+    async def scenario() -> None:
+        async with scene.two_engines(slow) as (router, first, second):
+            async with await wire.Client.open(router.port) as client:
+                client.send(wire.request(wire.chat(stream=True)))
+                await client.reader.readuntil(b'"a"')
+                router.publish(scene.make_table(scene.tier("small", second.port), revision=2))
+                assert (await client.reader.readuntil(LAST)).count(b"[DONE]") == 1
+            async with asyncio.timeout(5):
+                while first.open_connections:
+                    await asyncio.sleep(0.01)
 
     scene.play(scenario)
 
