@@ -59,7 +59,7 @@ def test_a_new_table_changes_the_share_at_once() -> None:
     st.floats(0, 1),
     st.floats(0, 5),
 )
-def test_in_no_window_more_is_asked_again_than_was_earned(
+def test_whenever_something_is_asked_again_the_window_before_has_earned_it(
     steps: list[tuple[int, int]], share: float, floor: float
 ) -> None:
     rules = table.Resilience(retry_share=share, retry_floor_per_second=floor, retry_window=10.0)
@@ -70,8 +70,9 @@ def test_in_no_window_more_is_asked_again_than_was_earned(
         budget.arrived += arrived
         history.append((arrived, withdrawn(budget, float(second), wanted)))
         # Requests of the window and of the tenth of a window before it, which is one second; retries of the window.
+        # Looked at when something is asked again: later on, what it was earned by may have left the window before it.
         earned = share * sum(count for count, _ in history[-11:]) + floor * 10.0
-        assert sum(count for _, count in history[-10:]) <= earned + 1e-6
+        assert not history[-1][1] or sum(count for _, count in history[-10:]) <= earned + 1e-6
 
 
 def test_too_few_first_bytes_tell_no_quantile() -> None:
