@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from trimtab_core import capacity, economics, losses, quality, units
+from trimtab_core import capacity, economics, losses, quality, surge, units
 from trimtab_core.api import v1alpha1
 from trimtab_core.api.v1alpha1 import CapacityType, routing_policy
 from trimtab_core.planning import cost, limits, loads, quality_debt, spot_cover
@@ -277,6 +277,8 @@ def _shared(
     carried = capacity.admissible_load(profile, calm, slo).requests_per_second
     replicas = cost.rounded(requests_per_second / carried)
     found = capacity.admissible_load(profile, dataclasses.replace(mix, replicas=replicas), slo)
+    if mix.burstiness <= surge.BUNCHED:
+        return found
     # Bursts take more replicas than that, which share them in turn; where that ends lies half of the way to that many.
     more = cost.rounded((replicas + requests_per_second / found.requests_per_second) / 2.0)
     return capacity.admissible_load(profile, dataclasses.replace(mix, replicas=more), slo)
