@@ -366,9 +366,6 @@ class Exchange:
         self._connection.write(heads.answer(status, heads.JSON, extra=extra, length=len(body), close=close) + body)
 
     def _served(self, tier: table.Tier | None, cost_usd: float | None = None) -> bytes:
-        cache = "off"
-        if self._lookup is not None:
-            cache = "miss" if self._lookup.reads else "bypass"
         limits = self._grant.headers if self._grant is not None else b""
         return (
             limits
@@ -377,12 +374,16 @@ class Exchange:
                 model=tier.model if tier is not None else "",
                 tier=tier.name if tier is not None else ledger.NO_TIER,
                 class_=self._admitted.class_.spec.name,
-                cache=cache,
+                cache=self._cache_result(),
                 attempts=self._pursuit.attempts if self._pursuit is not None else 0,
                 cost_usd=cost_usd,
             )
             + (self._timing() if self._stages is not None else b"")
         )
+
+    def _cache_result(self) -> str:
+        """What the cache did for a request that an engine was to answer."""
+        return "off" if self._lookup is None else "miss" if self._lookup.reads else "bypass"
 
     def _timing(self) -> bytes:
         current = self._pursuit.current if self._pursuit is not None else None
@@ -461,7 +462,6 @@ class Exchange:
         told = self._router.witness
         assert told is not None
         relayed = served.relay if served is not None else None
-        cache = "off" if self._lookup is None else "miss" if self._lookup.reads else "bypass"
         told.ended(
             witness.Record(
                 ended_at=told.wall_clock(),
@@ -487,7 +487,7 @@ class Exchange:
                 cost_usd=entry.cost_usd,
                 ttft_seconds=entry.ttft_seconds,
                 attempts=entry.attempts,
-                cache="hit" if entry.result == ledger.CACHED else cache,
+                cache="hit" if entry.result == ledger.CACHED else self._cache_result(),
                 finish_reason=relayed.finish_reason if relayed is not None else "",
                 span=self._span,
             )

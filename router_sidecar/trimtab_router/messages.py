@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import msgspec
 
-from trimtab_router import answers, errors, relay, sse, streams
+from trimtab_router import answers, errors, relay, streams
 
 _FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
-_MARKS = (b'"message_', b'"error"', b'"type": "message_')
-"""What makes an event worth a look, once content flows; in a text the quotes would be escaped."""
 
 
 class _Event(msgspec.Struct):
@@ -40,12 +38,14 @@ class _Whole(msgspec.Struct):
     usage: answers.Usage | None = None
 
 
-_event = msgspec.json.Decoder(_Event)
 _whole = msgspec.json.Decoder(_Whole)
 
 
-class MessageRelay(streams.EventRelay):
+class MessageRelay(streams.TypedRelay[_Event]):
     """Streams of messages."""
+
+    marks = (b'"message_', b'"error"', b'"type": "message_')
+    decoder = msgspec.json.Decoder(_Event)
 
     def __init__(self, event_limit: int) -> None:
         super().__init__(event_limit)
@@ -64,25 +64,12 @@ class MessageRelay(streams.EventRelay):
         """Whether the answer is counted by its events."""
         return self._counted is None
 
-    def first_mark(self, block: bytes) -> int:
+    def note(self, typed: _Event, payload: bytes) -> bool:
         """Ends, counts and errors."""
-        found = [at for mark in _MARKS if (at := block.find(mark)) >= 0]
-        return min(found) if found else -1
-
-    def take(self, event: bytes) -> tuple[bytes, bool]:
-        """One typed event."""
-        payload = sse.data(event)
-        if not payload or payload == b"[DONE]":
-            return event + sse.END, False
-        try:
-            typed = _event.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self.failure = "bad-json"
-            return b"", False
         if typed.type == "error" or not typed.type:
             self.failure = "stream-error"
             self.error_body = payload
-            return b"", False
+            return False
         if typed.type == "message_start":
             self._prompt = typed.message.usage if typed.message is not None else None
         elif typed.type == "message_delta":
@@ -90,12 +77,7 @@ class MessageRelay(streams.EventRelay):
         elif typed.type == "message_stop":
             self.ended = True
         block = typed.content_block
-        return event + sse.END, typed.type == "content_block_delta" or (block is not None and block.type == "tool_use")
-
-    def close(self) -> None:
-        """Only ``message_stop`` ends such a stream."""
-        if not self.ended and not self.failure:
-            self.failure = "truncated"
+        return typed.type == "content_block_delta" or (block is not None and block.type == "tool_use")
 
     def _finish(self, typed: _Event) -> None:
         reason = typed.delta.stop_reason if typed.delta is not None else None

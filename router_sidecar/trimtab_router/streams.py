@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 
 from trimtab_router import answers, relay, sse
 
 _USAGE = (b'"usage":{', b'"usage": {')
-_MARKS = (b'"error"', b"[DONE]", b'"abort"', *_USAGE, b'"finish_reason":"', b'"finish_reason": "')
-"""What makes an event of choices worth a look, with and without a blank after the colon."""
 _GOES_ON = b'"finish_reason":null'
 """What every chunk between the first and the last holds once, if its writer leaves no blanks, as vLLM and OpenAI do."""
 
@@ -27,13 +26,19 @@ _RUNNING_MARK = b'}],"usage":{'
 _ONE_EVENT_BYTES = 4096
 
 Price = Callable[[answers.Usage], float]
+Typed = TypeVar("Typed")
 
 
 class EventRelay(relay.Relay):
     """A stream of events of which nothing is known but that they are events: for routes passed through.
 
     The first event is its content; the end of the message is its end.
+
+    Attributes:
+        marks: what makes an event worth a look, once content flows; in a text their quotes would be escaped.
     """
+
+    marks: tuple[bytes, ...] = ()
 
     hides: bool = False
 
@@ -76,8 +81,8 @@ class EventRelay(relay.Relay):
 
     def first_mark(self, block: bytes) -> int:
         """Where in a block the first event lies that must be looked at; -1 if there is none."""
-        del block
-        return -1
+        found = [at for mark in self.marks if (at := block.find(mark)) >= 0]
+        return min(found) if found else -1
 
     def take(self, event: bytes) -> tuple[bytes, bool]:
         """Look at one event: what of it is passed on, and whether it is content."""
@@ -142,7 +147,16 @@ class EventRelay(relay.Relay):
             self.kept = None
 
 
-class ChoiceRelay(EventRelay):
+class EndedRelay(EventRelay):
+    """A stream that says itself when it ends."""
+
+    def close(self) -> None:
+        """A message that is over before its stream has ended was cut off."""
+        if not self.ended and not self.failure:
+            self.failure = "truncated"
+
+
+class ChoiceRelay(EndedRelay):
     """Streams of chat and of completions: chunks with choices, then ``[DONE]``.
 
     Args:
@@ -153,6 +167,8 @@ class ChoiceRelay(EventRelay):
         hides: the engine counts on every chunk, for the bill alone: the client did not ask for that.
     """
 
+    marks = (b'"error"', b"[DONE]", b'"abort"', *_USAGE, b'"finish_reason":"', b'"finish_reason": "')
+    """With and without a blank after the colon."""
     _tail: bytes = b""
 
     def __init__(
@@ -215,8 +231,7 @@ class ChoiceRelay(EventRelay):
         self._sure = 0
         if self._tells and (sure := self._surely_going_on(block)):
             return sure if sure < len(block) else -1
-        found = [at for mark in _MARKS if (at := block.find(mark)) >= 0]
-        return min(found) if found else -1
+        return super().first_mark(block)
 
     def count(self, block: bytes) -> int:
         """Events in a block, as counted a moment ago if it was."""
@@ -265,11 +280,6 @@ class ChoiceRelay(EventRelay):
             self._tells = len(chunk.choices) == 1 and event.count(_GOES_ON) == 1
         return event + sse.END, any(_is_content(choice) for choice in chunk.choices)
 
-    def close(self) -> None:
-        """Only ``[DONE]`` ends such a stream."""
-        if not self.ended and not self.failure:
-            self.failure = "truncated"
-
     def _priced(self, payload: bytes) -> bytes:
         assert self.usage is not None
         cost = b'"cost_usd":%.10g,' % self._price(self.usage)
@@ -303,17 +313,14 @@ class _ResponseEvent(msgspec.Struct):
     response: Response | None = None
 
 
-_RESPONSE_MARKS = (b"response.completed", b"response.incomplete", b"response.failed", b"error")
-_response_event = msgspec.json.Decoder(_ResponseEvent)
+class TypedRelay(EndedRelay, Generic[Typed]):
+    """A stream of events that say their type.
 
+    Attributes:
+        decoder: of one event.
+    """
 
-class ResponseRelay(EventRelay):
-    """Streams of the responses route: typed events, of which ``response.completed`` or ``.incomplete`` is the last."""
-
-    def first_mark(self, block: bytes) -> int:
-        """Ends and errors."""
-        found = [at for mark in _RESPONSE_MARKS if (at := block.find(mark)) >= 0]
-        return min(found) if found else -1
+    decoder: msgspec.json.Decoder[Typed]
 
     def take(self, event: bytes) -> tuple[bytes, bool]:
         """One typed event."""
@@ -321,10 +328,25 @@ class ResponseRelay(EventRelay):
         if not payload or payload == b"[DONE]":
             return event + sse.END, False
         try:
-            typed = _response_event.decode(payload)
+            typed = self.decoder.decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self.failure = "bad-json"
             return b"", False
+        return event + sse.END, self.note(typed, payload)
+
+    def note(self, typed: Typed, payload: bytes) -> bool:
+        """Take in what an event says; returns whether it is content."""
+        raise AssertionError(typed, payload)  # pragma: no cover (each kind has its own)
+
+
+class ResponseRelay(TypedRelay[_ResponseEvent]):
+    """Streams of the responses route, of which ``response.completed`` or ``.incomplete`` is the last event."""
+
+    marks = (b"response.completed", b"response.incomplete", b"response.failed", b"error")
+    decoder = msgspec.json.Decoder(_ResponseEvent)
+
+    def note(self, typed: _ResponseEvent, payload: bytes) -> bool:
+        """Ends and errors."""
         if typed.type in ("error", "response.failed") or (not typed.type and b'"error"' in payload):
             self.failure = "stream-error"
             self.error_body = payload
@@ -332,9 +354,4 @@ class ResponseRelay(EventRelay):
             self.usage = typed.response.usage if typed.response else None
             self.finish_reason = "stop" if typed.type == "response.completed" else "length"
             self.ended = True
-        return event + sse.END, ".delta" in typed.type
-
-    def close(self) -> None:
-        """Only its last event ends such a stream."""
-        if not self.ended and not self.failure:
-            self.failure = "truncated"
+        return ".delta" in typed.type
