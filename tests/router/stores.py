@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -36,6 +37,16 @@ def redis(port: int = 0, *options: str) -> Iterator[int]:
     finally:
         server.kill()
         server.wait()
+
+
+async def deaf() -> asyncio.Server:
+    """A server that takes connections and never answers."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    return await asyncio.start_server(hang, "127.0.0.1", 0)
 
 
 def wait_for(port: int, seconds: float = 10.0) -> None:

@@ -194,11 +194,7 @@ def test_a_store_behind_tls_must_be_who_it_says(tmp_path: pathlib.Path) -> None:
 
 def test_a_server_that_hangs_costs_its_timeout_once_and_then_nothing() -> None:
     async def scenario() -> None:
-        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(hang, "127.0.0.1", 0)
+        server = await stores.deaf()
         port = server.sockets[0].getsockname()[1]
         now = [0.0]
         client = resp.Client(lambda: resp.Address("127.0.0.1", port), 0.2, clock=lambda: now[0])
