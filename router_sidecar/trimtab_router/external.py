@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 from trimtab_core.routing import classes, table
 
+from trimtab_router import file_marks
+
 log = logging.getLogger("trimtab.router")
 
 _BATCH = b"batch"
@@ -157,13 +159,15 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> None:
         """Fill in."""
-        self._level = max(0.0, self._level - max(0.0, now - self._at) * self._rate) + amount
+        self._level = self._drained(now) + amount
         self._at = now
 
     def free_at(self, amount: float, now: float) -> float:
         """When there is room for so much."""
-        level = max(0.0, self._level - max(0.0, now - self._at) * self._rate)
-        return now + max(0.0, level + amount - self._size) / self._rate
+        return now + max(0.0, self._drained(now) + amount - self._size) / self._rate
+
+    def _drained(self, now: float) -> float:
+        return max(0.0, self._level - max(0.0, now - self._at) * self._rate)
 
 
 class KeyFile:
@@ -179,7 +183,7 @@ class KeyFile:
         self.path = Path(path)
         self._complained = False
         try:
-            self._mark = self._stat()
+            self._mark = file_marks.of(self.path)
             self.value = self._read()
         except OSError as error:
             raise table.TableError(f"apiKeyFile {path}: {error.strerror}") from error
@@ -190,7 +194,7 @@ class KeyFile:
         """Read it if it has changed; returns whether the key is another one."""
         before = self.value
         try:
-            mark = self._stat()
+            mark = file_marks.of(self.path)
             if mark == self._mark:
                 return False
             self.value = self._read()
@@ -200,10 +204,6 @@ class KeyFile:
                 self._complained = True
                 log.warning("API key %s can't be read, so the last one stays in use: %s", self.path, error)
         return self.value != before
-
-    def _stat(self) -> tuple[int, int, int]:
-        status = self.path.stat()
-        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _read(self) -> bytes:
         key = self.path.read_bytes().strip()

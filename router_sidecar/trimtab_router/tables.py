@@ -14,11 +14,9 @@ from pathlib import Path
 from trimtab_core import telemetry
 from trimtab_core.routing import table
 
-from trimtab_router import compiled, metrics
+from trimtab_router import compiled, file_marks, metrics
 
 log = logging.getLogger("trimtab.router")
-
-Mark = tuple[int, int, int]
 
 
 class TableFile:
@@ -43,9 +41,9 @@ class TableFile:
         self._compiler = compiler
         self._registry = registry
         self._in_force = in_force
-        self._seen: Mark | None = None
+        self._seen: file_marks.Mark | None = None
         self._complained = ""
-        self._refused: Mark | None = None
+        self._refused: file_marks.Mark | None = None
         self.current: compiled.Table | None = None
 
     async def watch(self, poll_seconds: float) -> None:
@@ -57,8 +55,7 @@ class TableFile:
     def look(self) -> bool:
         """Take over the file's table if it is another one; returns whether a table came into force."""
         try:
-            status = self._path.stat()
-            mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+            mark = file_marks.of(self._path)
             if mark in (self._seen, self._refused):
                 return False
             content = self._path.read_bytes()

@@ -7,9 +7,9 @@ import logging
 import ssl
 from pathlib import Path
 
-log = logging.getLogger("trimtab.router")
+from trimtab_router import file_marks
 
-Mark = tuple[tuple[int, int, int], ...]
+log = logging.getLogger("trimtab.router")
 
 
 class FilesError(Exception):
@@ -32,7 +32,7 @@ class Certificate:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)
-        self._seen: Mark | None = None
+        self._seen: list[file_marks.Mark] = []
         self.context = _listening()
         self._load(self.context)
         self._seen = self._mark()
@@ -59,9 +59,8 @@ class Certificate:
             await asyncio.sleep(poll_seconds)
             self.look()
 
-    def _mark(self) -> Mark:
-        stats = [path.stat() for path in self._files]
-        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
+    def _mark(self) -> list[file_marks.Mark]:
+        return [file_marks.of(path) for path in self._files]
 
     def _load(self, context: ssl.SSLContext) -> None:
         certificate, key = self._files
