@@ -136,6 +136,7 @@ class Compiler:
         self._loop, self._rng, self._clock = loop, rng, clock
         self._retries: retry_budget.RetryBudget | None = None
         self._first_bytes: dict[str, first_bytes.FirstBytes] = {}
+        self._rings: dict[str, tuple[list[endpoints.Endpoint], Ring]] = {}
         self.rooms: dict[str, waiting_room.WaitingRoom] = {}
         self._wall_clock, self._processes = wall_clock, processes
         self.limiters: list[limiting.Limiter] = []
@@ -178,7 +179,17 @@ class Compiler:
         room.follow(rules, live)
         learned = self._first_bytes.setdefault(spec.name, first_bytes.FirstBytes())
         learned.learn(rules.hedge_quantile)
-        return Tier(spec, live, affinity.Ring(live) if len(live) > 1 else None, room, learned, rules.queue_requests > 0)
+        return Tier(spec, live, self._ring(spec.name, live), room, learned, rules.queue_requests > 0)
+
+    def _ring(self, tier: str, live: list[endpoints.Endpoint]) -> Ring | None:
+        """Most tables change weights alone, and hundreds of endpoints take milliseconds to place."""
+        if len(live) < 2:  # noqa: PLR2004 (nothing to choose)
+            self._rings.pop(tier, None)
+            return None
+        known = self._rings.get(tier)
+        if known is None or known[0] != live:
+            known = self._rings[tier] = (live, affinity.Ring(live))
+        return known[1]
 
     def _limiter(self, data: table.RoutingTable) -> limiting.Limiter:
         """The one that is there, so that counts outlive tables; another store begins anew."""

@@ -201,3 +201,23 @@ def test_a_table_that_breaks_the_router_itself_is_refused_like_a_bad_one(
             assert await router.metric("table_rejected_total", reason="internal") == 1
 
     scene.play(scenario)
+
+
+def test_the_ring_of_a_tier_is_made_anew_only_when_its_endpoints_change() -> None:
+    async def scenario() -> None:
+        async with scene.router(scene.make_table(scene.tier("small", 1, 2))) as router:
+
+            def ring() -> object:
+                current = router.router.tables.current
+                assert current is not None
+                return current.tiers["small"].ring
+
+            first = ring()
+            router.publish(scene.make_table(scene.tier("small", 1, 2, quality=0.6), revision=2))
+            assert ring() is first
+            router.publish(scene.make_table(scene.tier("small", 1, 2, 3), revision=3))
+            assert ring() is not first
+            router.publish(scene.make_table(scene.tier("small", 1), revision=4))
+            assert ring() is None
+
+    scene.play(scenario)
